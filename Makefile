@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: make demo, make test. Each does the set-up itself.
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python3.12)
+VENV := .venv/bin/python
+export OMP_WAIT_POLICY := PASSIVE
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help install demo run test lint check faults bench pins backup restore browser
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+install:  ## virtual environment, dependencies, base model, database
+	@test -n "$(PYTHON)" || { echo "install: no python3.11 on the path; install Python 3.11" >&2; exit 2; }
+	@"$(PYTHON)" -m rmn.bootstrap
+
+demo: install  ## the whole loop once, on real data and a real model; report in var/demo
+	@$(VENV) manage.py demo
+
+run: install  ## site, worker, beat, broker and inference server; one Ctrl-C stops all
+	@$(VENV) manage.py serve
+
+test: install  ## tests on SQLite; on other databases where RMN_TEST_DATABASE_URLS is set
+	@$(VENV) manage.py run_tests
+
+lint: install  ## style, types, import contracts, migrations, deployment checks, known holes
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/lint-imports
+	@.venv/bin/mypy .
+	@$(VENV) manage.py makemigrations --check --dry-run
+	@env SECRET_KEY=$$($(VENV) -c 'import secrets; print(secrets.token_urlsafe(60))') DEBUG=False ALLOWED_HOSTS=example.com \
+	  $(VENV) manage.py check --deploy --fail-level WARNING
+	@timeout 120 .venv/bin/pip-audit --skip-editable --progress-spinner off -r requirements/base.txt --disable-pip >var/audit.log 2>&1 \
+	  && echo "pip-audit: no known holes" || { grep -q "Found" var/audit.log && cat var/audit.log && exit 1 || echo "pip-audit: its service does not answer here; not checked"; }
+
+check: lint test  ## what CI runs
+
+faults: install  ## kills and broken parts; own servers on free ports
+	@$(VENV) -m pytest tests/faults -m faults
+
+bench: install  ## benchmarks, small
+	@$(VENV) -m benchmarks
+
+pins: install  ## compile requirements/*.in anew
+	@for name in base train dev; do .venv/bin/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --no-emit-options --strip-extras --no-header --annotation-style=line --allow-unsafe $$(test $$name = base && echo --generate-hashes) \
+	  -o requirements/$$name.txt requirements/$$name.in; done

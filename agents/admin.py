@@ -1,0 +1,202 @@
+"""Agents in the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from agents import services
+from agents.models import (
+    Adapter,
+    AdapterAlias,
+    AgentRun,
+    CleanRoomConnection,
+    CleanRoomQuery,
+    Deployment,
+    Forecast,
+    Generation,
+    Prompt,
+    ReflectionLog,
+)
+from rmn.lib.admin import ConsoleAdmin, ReadOnlyAdmin, RunAdmin
+from rmn.lib.errors import RmnError
+
+# -- adapters
+
+
+@admin.register(Adapter)
+class AdapterAdmin(ReadOnlyAdmin):
+    """Versions: what they are, whether they were proved, where they serve."""
+
+    list_display = ["scope", "short", "kind", "shown_state", "serves", "proved", "rank", "created_at"]
+    list_filter = ["state", "kind", "task", "brand", "retailer"]
+    search_fields = ["digest", "scope", "base_model"]
+    date_hierarchy = "created_at"
+    actions = ["deploy_champion", "deploy_challenger", "roll_back"]
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).prefetch_related("aliases")
+
+    @admin.display(description="digest", ordering="digest")
+    def short(self, row: Adapter) -> str:
+        return row.digest[:12]
+
+    @display(
+        description="state",
+        label={"published": "success", "staged": "info", "revoked": "danger", "candidate": ""},
+        ordering="state",
+    )
+    def shown_state(self, row: Adapter) -> str:
+        return row.state
+
+    @admin.display(description="serves as")
+    def serves(self, row: Adapter) -> str:
+        return ", ".join(alias.name for alias in row.aliases.all())
+
+    @admin.display(description="proved", boolean=True)
+    def proved(self, row: Adapter) -> bool | None:
+        return row.proof.get("passed") if row.proof else None
+
+    @admin.action(description="Deploy as champion", permissions=["deploy"])
+    def deploy_champion(self, request: HttpRequest, queryset: QuerySet[Adapter]) -> None:
+        self._deploy(request, queryset, "champion", 1.0)
+
+    @admin.action(description="Deploy as challenger, for one campaign in ten", permissions=["deploy"])
+    def deploy_challenger(self, request: HttpRequest, queryset: QuerySet[Adapter]) -> None:
+        self._deploy(request, queryset, "challenger", 0.1)
+
+    @admin.action(description="Take back: the version before serves", permissions=["deploy"])
+    def roll_back(self, request: HttpRequest, queryset: QuerySet[Adapter]) -> None:
+        for row in queryset.select_related("brand", "retailer"):
+            for alias in row.aliases.exclude(name="previous"):
+                self._told(request, lambda row=row, alias=alias: self._back(row, alias.name, request))
+
+    def has_deploy_permission(self, request: HttpRequest) -> bool:
+        """Only who may change adapters may say which one serves."""
+        return bool(request.user.has_perm("agents.change_adapter"))
+
+    def _back(self, row: Adapter, alias: str, request: HttpRequest) -> str:
+        assert row.brand is not None  # noqa: S101  # only versions of a brand are deployed
+        services.roll_back_adapter(
+            brand=row.brand, retailer=row.retailer, task=row.task, alias=alias, reason="console", by=request.user
+        )
+        return f"{row.scope}: taken back as {alias}."
+
+    def _deploy(self, request: HttpRequest, queryset: QuerySet[Adapter], alias: str, share: float) -> None:
+        for row in queryset:
+
+            def wish(row: Adapter = row) -> str:
+                run = services.deploy_adapter(adapter=row, alias=alias, share=share, by=request.user)
+                return f"{row}: being proved, see {run.get_absolute_url()}"
+
+            self._told(request, wish)
+
+    def _told(self, request: HttpRequest, work: Any) -> None:
+        try:
+            self.message_user(request, work())
+        except RmnError as error:
+            self.message_user(request, str(error), messages.ERROR)
+
+
+@admin.register(AdapterAlias)
+class AdapterAliasAdmin(ReadOnlyAdmin):
+    """Which version a scope serves under which name, and why."""
+
+    list_display = ["scope", "name", "adapter", "share", "moved_at", "reason"]
+    list_filter = ["name", "brand"]
+    search_fields = ["scope", "reason", "adapter__digest"]
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(RunAdmin):
+    """Deployments: what was proved, how it ended."""
+
+    list_filter = [*RunAdmin.list_filter, "alias"]
+    search_fields = [*RunAdmin.search_fields, "adapter__digest"]
+
+
+@admin.register(Prompt)
+class PromptAdmin(ReadOnlyAdmin):
+    """Prompts: a text once used never changes."""
+
+    list_display = ["name", "version", "sha256", "created_at"]
+    search_fields = ["name", "text"]
+
+
+@admin.register(Generation)
+class GenerationAdmin(ReadOnlyAdmin):
+    """Texts that models wrote, and by which weights."""
+
+    list_display = ["text_start", "brand", "task", "alias", "digest_start", "tokens_out", "latency_s", "created_at"]
+    list_filter = ["task", "alias", "brand", "finish_reason"]
+    search_fields = ["text", "adapter_digest", "prompt_version"]
+    date_hierarchy = "created_at"
+
+    @admin.display(description="text")
+    def text_start(self, row: Generation) -> str:
+        return row.text[:80]
+
+    @admin.display(description="adapter")
+    def digest_start(self, row: Generation) -> str:
+        return row.adapter_digest[:12] or "base"
+
+
+# -- plans, reasons, forecasts
+
+
+@admin.register(AgentRun)
+class AgentRunAdmin(RunAdmin):
+    """Goals on their way through the agents."""
+
+    list_display = ["goal", "brand", "source", "playbook", "stop", "shown_status", "created_at"]
+    list_filter = ["stop", "source", *RunAdmin.list_filter]
+    search_fields = [*RunAdmin.search_fields, "goal"]
+
+
+@admin.register(ReflectionLog)
+class ReflectionLogAdmin(ReadOnlyAdmin):
+    """Why decisions were taken."""
+
+    list_display = ["context", "brand", "agent", "phase", "confidence_value", "decision_threshold", "should_proceed"]
+    list_filter = ["phase", "should_proceed", "task", "agent", "brand"]
+    search_fields = ["context", "decision", "outcome"]
+    date_hierarchy = "created_at"
+
+    @admin.display(description="confidence")
+    def confidence_value(self, row: ReflectionLog) -> Any:
+        return row.confidence.get("value")
+
+
+@admin.register(Forecast)
+class ForecastAdmin(ReadOnlyAdmin):
+    """What decisions expect, and what came true."""
+
+    list_display = ["statement", "brand", "agent", "probability", "due", "status", "happened", "observed"]
+    list_filter = ["status", "happened", "task", "agent", "brand"]
+    search_fields = ["statement", "metric"]
+    date_hierarchy = "due"
+
+
+# -- clean rooms
+
+
+@admin.register(CleanRoomConnection)
+class CleanRoomConnectionAdmin(ConsoleAdmin):
+    """Clean rooms a brand may ask: set by ops, with their privacy budget."""
+
+    list_display = ["name", "brand", "retailer", "kind", "budget_units", "k_threshold", "is_active"]
+    list_filter = ["kind", "is_active", "brand"]
+    search_fields = ["name"]
+    exclude = ["sealed_key"]
+
+
+@admin.register(CleanRoomQuery)
+class CleanRoomQueryAdmin(RunAdmin):
+    """Questions to clean rooms."""
+
+    list_filter = ["state", *RunAdmin.list_filter]
+    search_fields = [*RunAdmin.search_fields, "template"]

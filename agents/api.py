@@ -1,0 +1,346 @@
+"""What integrations may ask of agents, under /api/v1/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from agents import decisions, forecasts, services
+from agents.models import Adapter, AgentRun, AgentStep, CleanRoomQuery, Forecast, ReflectionLog
+from campaigns.models import BudgetPlan, Task
+from retailers.models import Brand, Retailer
+from rmn.lib.rest import RUN_FIELDS, MayChange, ReadOnlyRows, Reference, RowSerializer
+
+# -- adapters
+
+
+class AdapterSerializer(RowSerializer):
+    """One immutable version of an adapter, and the aliases it serves under."""
+
+    aliases = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Adapter
+        fields = [
+            "id",
+            "brand",
+            "retailer",
+            "task",
+            "scope",
+            "kind",
+            "digest",
+            "state",
+            "base_model",
+            "rank",
+            "parents",
+            "gate",
+            "proof",
+            "aliases",
+            "created_at",
+        ]
+
+    def get_aliases(self, row: Adapter) -> list[str]:
+        return [alias.name for alias in row.aliases.all()]
+
+
+class DeploySerializer(serializers.Serializer):
+    """Which alias a version shall have, and its share of campaigns as a challenger."""
+
+    alias = serializers.ChoiceField(["champion", "challenger", "shadow"], default="champion")
+    share = serializers.FloatField(default=1.0, min_value=0.001, max_value=1.0)
+
+
+class RollBackSerializer(serializers.Serializer):
+    """Which alias is taken back, and why."""
+
+    alias = serializers.ChoiceField(["champion", "challenger", "shadow"], default="champion")
+    reason = serializers.CharField(max_length=400, default="rolled back")
+
+
+class AcceptedSerializer(serializers.Serializer):
+    """A run that was wished for."""
+
+    id = serializers.UUIDField()
+    kind = serializers.CharField()
+    status = serializers.CharField()
+    url = serializers.CharField()
+
+
+class Adapters(ReadOnlyRows):
+    """Adapter versions: look, deploy, take back. Which one answers is decided here, never by a client."""
+
+    queryset = Adapter.objects.select_related("brand", "retailer").prefetch_related("aliases")
+    serializer_class = AdapterSerializer
+    filterset_fields = ["task", "state", "kind", "digest"]
+
+    @extend_schema(request=DeploySerializer, responses={202: AcceptedSerializer})
+    @action(detail=True, methods=["post"])
+    def deploy(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
+        """Prove the version on the model server and give it the alias; answers with the run."""
+        wish = DeploySerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        return self.accepted(services.deploy_adapter(adapter=self.get_object(), by=request.user, **wish.validated_data))
+
+    @extend_schema(request=RollBackSerializer, responses=AdapterSerializer)
+    @action(detail=True, methods=["post"])
+    def rollback(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
+        """Take the alias away from this version's scope; the version before serves at once."""
+        wish = RollBackSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        row = self.get_object()
+        services.roll_back_adapter(
+            brand=row.brand, retailer=row.retailer, task=row.task, by=request.user, **wish.validated_data
+        )
+        return Response(AdapterSerializer(self.get_object(), context=self.get_serializer_context()).data)
+
+
+class StepSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = AgentStep
+        fields = [
+            "number",
+            "tool",
+            "arguments",
+            "valid",
+            "errors",
+            "repaired",
+            "result_digest",
+            "seconds",
+            "approval",
+        ]
+
+
+class AgentRunSerializer(RowSerializer):
+    steps = StepSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = AgentRun
+        fields = [*RUN_FIELDS, "retailer", "goal", "source", "playbook", "stop", "pending", "limits", "steps"]
+
+
+class GoalSerializer(serializers.Serializer):
+    """A goal in words."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
+    goal = serializers.CharField(max_length=4000)
+
+
+class DecisionSerializer(serializers.Serializer):
+    """Approve or reject, with a note that is kept."""
+
+    outcome = serializers.ChoiceField(choices=["approve", "reject"])
+    note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
+
+
+class PlanDecisionSerializer(DecisionSerializer):
+    """A decision on a proposed budget plan."""
+
+    budget_plan = Reference(queryset=BudgetPlan.objects.all())
+
+
+class Approvals(APIView):
+    """Decide on a proposed budget plan: its reasons and forecast are written with it."""
+
+    permission_classes = [MayChange]
+    change_roles = {"analyst"}
+
+    @extend_schema(request=PlanDecisionSerializer, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request) -> Response:
+        asked = PlanDecisionSerializer(data=request.data, context={"request": request})
+        asked.is_valid(raise_exception=True)
+        told = asked.validated_data
+        plan = decisions.decide_plan(told["budget_plan"], told["outcome"], request.user, told["note"])
+        return Response({"budget_plan": str(plan.pk), "state": plan.state})
+
+
+class AgentRuns(ReadOnlyRows):
+    """Goals on their way through the agents, step by step. A POST sends one on its way."""
+
+    change_roles = {"marketer", "analyst", "integration"}
+
+    @extend_schema(request=GoalSerializer, responses={202: AcceptedSerializer})
+    def create(self, request: Request) -> Response:
+        asked = GoalSerializer(data=request.data, context={"request": request})
+        asked.is_valid(raise_exception=True)
+        return self.accepted(services.request_plan(**asked.validated_data, by=request.user))
+
+    queryset = AgentRun.objects.select_related("brand", "retailer").prefetch_related("steps")
+    serializer_class = AgentRunSerializer
+    filterset_fields = ["status", "stop", "source"]
+
+
+class ReflectionSerializer(RowSerializer):
+    class Meta:
+        model = ReflectionLog
+        fields = [
+            "id",
+            "brand",
+            "retailer",
+            "recommendation",
+            "task",
+            "agent",
+            "context",
+            "phase",
+            "memory_reference",
+            "alternate_frames",
+            "risk_assessment",
+            "confidence",
+            "decision_threshold",
+            "bias_checkpoint",
+            "biases",
+            "validations",
+            "verdict",
+            "should_proceed",
+            "decision",
+            "decided_by",
+            "decided_at",
+            "outcome",
+            "created_at",
+        ]
+
+
+class Reflections(ReadOnlyRows):
+    """Why decisions were taken: frames, risks, confidence, threshold, verdict."""
+
+    queryset = ReflectionLog.objects.select_related("brand", "retailer", "recommendation", "decided_by")
+    serializer_class = ReflectionSerializer
+    filterset_fields = ["phase", "task", "should_proceed", "agent"]
+
+
+class ForecastSerializer(RowSerializer):
+    class Meta:
+        model = Forecast
+        fields = [
+            "id",
+            "brand",
+            "retailer",
+            "reflection",
+            "recommendation",
+            "task",
+            "agent",
+            "adapter_digest",
+            "made_by",
+            "statement",
+            "metric",
+            "comparison",
+            "value",
+            "low",
+            "high",
+            "level",
+            "probability",
+            "due",
+            "status",
+            "happened",
+            "observed",
+            "resolved_at",
+            "subject",
+            "resolution",
+        ]
+
+
+class ForecastWish(serializers.Serializer):
+    """A person's own forecast: a claim on a metric with a probability, or an interval with its level."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
+    statement = serializers.CharField(max_length=400)
+    metric = serializers.CharField(max_length=80)
+    comparison = serializers.ChoiceField(choices=list(forecasts.COMPARISONS))
+    value = serializers.FloatField(required=False)
+    low = serializers.FloatField(required=False)
+    high = serializers.FloatField(required=False)
+    level = serializers.FloatField(required=False)
+    probability = serializers.FloatField(required=False)
+    subject = serializers.DictField(required=False)
+    task = serializers.ChoiceField(choices=Task.choices, required=False, default="")
+    due = serializers.DateField()
+
+
+class ProbabilitySerializer(serializers.Serializer):
+    probability = serializers.FloatField(min_value=0, max_value=1)
+
+
+class OutcomeSerializer(serializers.Serializer):
+    """What was observed, or whether it happened; or ``reason`` alone where it can never be said."""
+
+    observed = serializers.FloatField(required=False)
+    happened = serializers.BooleanField(required=False, allow_null=True, default=None)
+    note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
+    unresolvable = serializers.BooleanField(required=False, default=False)
+
+
+class Forecasts(ReadOnlyRows):
+    """What decisions expect; a forecast is never edited, only resolved."""
+
+    queryset = Forecast.objects.select_related("brand", "retailer", "reflection", "recommendation", "made_by")
+    serializer_class = ForecastSerializer
+    filterset_fields = ["status", "task", "happened", "agent", "due"]
+    change_roles = {"marketer", "analyst"}
+
+    @extend_schema(request=ForecastWish, responses={201: ForecastSerializer})
+    def create(self, request: Request) -> Response:
+        asked = ForecastWish(data=request.data, context={"request": request})
+        asked.is_valid(raise_exception=True)
+        return self._shown(forecasts.make(**asked.validated_data, by=request.user), 201)
+
+    @extend_schema(request=ProbabilitySerializer, responses={201: ForecastSerializer})
+    @action(detail=True, methods=["post"])
+    def beside(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
+        """One's own probability for the same claim."""
+        asked = ProbabilitySerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        return self._shown(forecasts.beside(self.get_object(), asked.validated_data["probability"], request.user), 201)
+
+    @extend_schema(request=OutcomeSerializer, responses=ForecastSerializer)
+    @action(detail=True, methods=["post"])
+    def resolve(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
+        """Say what came of it, once."""
+        asked = OutcomeSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        told, row = asked.validated_data, self.get_object()
+        if told.pop("unresolvable"):
+            return self._shown(forecasts.give_up(row, told["note"], request.user))
+        return self._shown(forecasts.resolve(row, **told, by=request.user))
+
+    @extend_schema(parameters=[OpenApiParameter("by", enum=list(forecasts.BY))], responses=OpenApiTypes.OBJECT)
+    @action(detail=False, methods=["get"])
+    def scores(self, request: Request) -> Response:
+        """Scores of what was resolved, all together and by agent, adapter, person, retailer or task."""
+        rows = self.filter_queryset(self.get_queryset())
+        return Response(forecasts.score(rows, request.query_params.get("by", "")))
+
+    def _shown(self, row: Forecast, status: int = 200) -> Response:
+        return Response(ForecastSerializer(row, context=self.get_serializer_context()).data, status=status)
+
+
+class CleanRoomQuerySerializer(RowSerializer):
+    class Meta:
+        model = CleanRoomQuery
+        fields = [*RUN_FIELDS, "template", "parameters", "state", "cost", "result", "suppressed"]
+
+
+class CleanRoomQueries(ReadOnlyRows):
+    """Questions to clean rooms, from intent to release."""
+
+    queryset = CleanRoomQuery.objects.select_related("brand", "connection")
+    serializer_class = CleanRoomQuerySerializer
+    filterset_fields = ["status", "state", "template"]
+
+
+resources: dict[str, Any] = {  # address -> viewset
+    "adapters": Adapters,
+    "agent-runs": AgentRuns,
+    "reflections": Reflections,
+    "forecasts": Forecasts,
+    "clean-room-queries": CleanRoomQueries,
+}
+paths: list[Any] = [path("approvals/", Approvals.as_view(), name="approvals")]  # single endpoints

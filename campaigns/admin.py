@@ -1,0 +1,130 @@
+"""Campaigns, curves, budgets, experiments and recommendations in the operations console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
+from unfold.decorators import display
+
+from campaigns.models import (
+    AudienceSegment,
+    BudgetPlan,
+    Campaign,
+    CurveFit,
+    Experiment,
+    Recommendation,
+    ResponseCurve,
+)
+from rmn.lib.admin import EditableAdmin, ReadOnlyAdmin, RunAdmin
+
+STATES = {"proposed": "warning", "approved": "success", "rejected": "danger", "draft": "", "superseded": ""}
+
+
+@admin.register(AudienceSegment)
+class AudienceAdmin(EditableAdmin):
+    list_display = ["name", "brand", "retailer", "reach_estimate", "reach_unit", "source"]
+    list_filter = ["brand", "retailer"]
+    search_fields = ["name", "source"]
+
+
+@admin.register(Campaign)
+class CampaignAdmin(EditableAdmin):
+    list_display = ["name", "brand", "retailer", "tactic", "shown_status", "budget", "start_date", "end_date"]
+    list_filter = ["status", "tactic", "brand", "retailer"]
+    search_fields = ["name", "network_campaign_id", "account_id"]
+    autocomplete_fields = ["audience", "skus"]
+    date_hierarchy = "start_date"
+    actions = ["pause", "resume", "archive"]
+
+    @display(description="status", label={"live": "success", "paused": "warning"}, ordering="status")
+    def shown_status(self, row: Campaign) -> str:
+        return row.status
+
+    @admin.action(description="Pause", permissions=["change"])
+    def pause(self, request: HttpRequest, queryset: Any) -> None:
+        self._to(request, queryset.filter(status=Campaign.Status.LIVE), Campaign.Status.PAUSED)
+
+    @admin.action(description="Resume", permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: Any) -> None:
+        self._to(request, queryset.filter(status=Campaign.Status.PAUSED), Campaign.Status.LIVE)
+
+    @admin.action(description="Archive: budgets leave it out", permissions=["change"])
+    def archive(self, request: HttpRequest, queryset: Any) -> None:
+        self._to(request, queryset, Campaign.Status.ARCHIVED)
+
+    def _to(self, request: HttpRequest, rows: Any, status: str) -> None:
+        count = 0
+        for row in rows:  # one by one, so that the history has it
+            row.status = status
+            row.save(update_fields=["status"])
+            count += 1
+        self.message_user(request, f"{count} now {status}.")
+
+
+@admin.register(CurveFit)
+class CurveFitAdmin(RunAdmin):
+    list_filter = [*RunAdmin.list_filter, "retailer"]
+
+
+@admin.register(ResponseCurve)
+class ResponseCurveAdmin(ReadOnlyAdmin):
+    list_display = ["arm", "brand", "retailer", "tactic", "kind", "evidence", "spend_assumed", "is_current"]
+    list_filter = ["is_current", "evidence", "tactic", "brand", "retailer"]
+    search_fields = ["arm", "tactic"]
+    list_select_related = ["brand", "retailer"]
+
+
+@admin.register(BudgetPlan)
+class BudgetPlanAdmin(RunAdmin):
+    list_display = ["name", "brand", "shown_status", "shown_state", "total_budget", "currency", "shown_gain", "page"]
+    list_filter = ["state", *RunAdmin.list_filter]
+    search_fields = [*RunAdmin.search_fields, "name"]
+
+    @display(description="state", label=STATES, ordering="state")
+    def shown_state(self, row: BudgetPlan) -> str:
+        return row.state
+
+    @admin.display(description="over the even split")
+    def shown_gain(self, row: BudgetPlan) -> str:
+        split = row.plan.get("even_split") or {}
+        gain = split.get("gain_percent")
+        return "" if gain is None else f"{gain:+.1f} %{' (spend assumed)' if row.spend_assumed else ''}"
+
+    @admin.display(description="")
+    def page(self, row: BudgetPlan) -> str:
+        return format_html('<a href="/budgets/{}">Look and decide</a>', row.pk)
+
+
+@admin.register(Experiment)
+class ExperimentAdmin(RunAdmin):
+    list_display = ["name", "brand", "kind", "state", "shown_status", "start_date", "end_date", "created_at"]
+    list_filter = ["state", "kind", *RunAdmin.list_filter]
+    search_fields = [*RunAdmin.search_fields, "name", "hypothesis"]
+
+
+@admin.register(Recommendation)
+class RecommendationAdmin(ReadOnlyAdmin):
+    list_display = ["title", "brand", "task", "source", "shown_status", "shown_verdict", "adapter", "created_at"]
+    list_filter = ["task", "status", "source", "brand", "retailer"]
+    search_fields = ["title", "text", "prompt", "adapter_digest"]
+    date_hierarchy = "created_at"
+    list_select_related = ["brand"]
+
+    @display(
+        description="status",
+        label={"approved": "success", "published": "success", "blocked": "danger"},
+        ordering="status",
+    )
+    def shown_status(self, row: Recommendation) -> str:
+        return row.status
+
+    @display(description="policy", label={"pass": "success", "block": "danger", "needs_proof": "warning"})
+    def shown_verdict(self, row: Recommendation) -> str:
+        return str(row.verdict.get("verdict", ""))
+
+    @admin.display(description="adapter")
+    def adapter(self, row: Recommendation) -> str:
+        return row.adapter_digest[:12]

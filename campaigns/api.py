@@ -1,0 +1,314 @@
+"""What integrations may ask of campaigns, under /api/v1/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from campaigns import services
+from campaigns.models import (
+    AudienceSegment,
+    BudgetPlan,
+    Campaign,
+    CurveFit,
+    Experiment,
+    Recommendation,
+    ResponseCurve,
+)
+from retailers.models import Brand, Retailer
+from rmn.lib.errors import BadInput
+from rmn.lib.rest import RUN_FIELDS, ReadOnlyRows, Reference, RowSerializer, WritableRows
+
+PEOPLE = {"marketer", "analyst", "integration"}
+MOST_BUDGETS = 200
+
+
+class CampaignSerializer(RowSerializer):
+    class Meta:
+        model = Campaign
+        fields = [
+            "id",
+            "brand",
+            "retailer",
+            "name",
+            "account_id",
+            "network_campaign_id",
+            "tactic",
+            "objective",
+            "status",
+            "currency",
+            "budget",
+            "budget_per_day",
+            "constraints",
+            "start_date",
+            "end_date",
+            "audience",
+        ]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        start = attrs.get("start_date", getattr(self.instance, "start_date", None))
+        end = attrs.get("end_date", getattr(self.instance, "end_date", None))
+        if start and end and end < start:
+            raise serializers.ValidationError({"end_date": f"ends {end}, before it starts {start}"})
+        return attrs
+
+
+class Campaigns(WritableRows):
+    """What is bought from one retailer between two dates."""
+
+    queryset = Campaign.objects.select_related("brand", "retailer", "audience")
+    serializer_class = CampaignSerializer
+    change_roles = PEOPLE
+    filterset_fields = ["status", "tactic", "network_campaign_id", "start_date"]
+
+
+class AudienceSerializer(RowSerializer):
+    class Meta:
+        model = AudienceSegment
+        fields = [
+            "id",
+            "brand",
+            "retailer",
+            "name",
+            "definition",
+            "reach_estimate",
+            "reach_low",
+            "reach_high",
+            "reach_unit",
+            "source",
+        ]
+
+
+class Audiences(WritableRows):
+    """People an ad may be shown to, and how many they are thought to be."""
+
+    queryset = AudienceSegment.objects.select_related("brand", "retailer")
+    serializer_class = AudienceSerializer
+    change_roles = PEOPLE
+    filterset_fields = ["name"]
+
+
+class CurveSerializer(RowSerializer):
+    class Meta:
+        model = ResponseCurve
+        fields = [
+            "id",
+            "brand",
+            "retailer",
+            "campaign",
+            "arm",
+            "tactic",
+            "kind",
+            "scale",
+            "half",
+            "exponent",
+            "points",
+            "std",
+            "currency",
+            "period_days",
+            "spend_seen_max",
+            "evidence",
+            "spend_assumed",
+            "warnings",
+            "is_current",
+        ]
+
+
+class FitWish(serializers.Serializer):
+    """Fit the curves of a brand anew."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
+    start = serializers.DateField(required=False)
+    end = serializers.DateField(required=False)
+
+
+class Curves(ReadOnlyRows):
+    """What spend on one arm brings. A POST fits all of a brand's curves anew."""
+
+    queryset = ResponseCurve.objects.select_related("brand", "retailer", "campaign")
+    serializer_class = CurveSerializer
+    change_roles = PEOPLE
+    filterset_fields = ["is_current", "evidence", "tactic", "arm"]
+
+    @extend_schema(request=FitWish, responses={202: OpenApiTypes.OBJECT})
+    def create(self, request: Request) -> Response:
+        wish = FitWish(data=request.data, context={"request": request})
+        wish.is_valid(raise_exception=True)
+        return self.accepted(services.request_fit(**wish.validated_data, by=request.user))
+
+
+class CurveFitSerializer(RowSerializer):
+    class Meta:
+        model = CurveFit
+        fields = [*RUN_FIELDS, "retailer", "window_start", "window_end", "result"]
+
+
+class CurveFits(ReadOnlyRows):
+    """Fittings of curves, with intervals and warnings."""
+
+    queryset = CurveFit.objects.select_related("brand", "retailer")
+    serializer_class = CurveFitSerializer
+    filterset_fields = ["status"]
+
+
+class PlanSerializer(RowSerializer):
+    class Meta:
+        model = BudgetPlan
+        fields = [
+            *RUN_FIELDS,
+            "retailer",
+            "name",
+            "state",
+            "total_budget",
+            "currency",
+            "period_start",
+            "period_end",
+            "problem",
+            "plan",
+            "even_split",
+            "spend_assumed",
+            "decided_by",
+            "decided_at",
+            "decision_note",
+        ]
+
+
+class PlanWish(serializers.Serializer):
+    """A budget to split: over the brand's fitted curves, or over the arms of a whole PROBLEM."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
+    name = serializers.CharField(max_length=160, default="Budget plan")
+    total_budget = serializers.DecimalField(max_digits=18, decimal_places=2, min_value=0, required=False)
+    period_start = serializers.DateField(required=False)
+    period_end = serializers.DateField(required=False)
+    groups = serializers.ListField(child=serializers.DictField(), required=False, max_length=500)
+    limits = serializers.DictField(child=serializers.DictField(), required=False)
+    spend_all = serializers.BooleanField(default=False)
+    problem = serializers.DictField(required=False, help_text="PROBLEM as allocate_budget takes it")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "problem" not in attrs and "total_budget" not in attrs:
+            raise serializers.ValidationError({"total_budget": "needed, unless a whole problem is given"})
+        start, end = attrs.get("period_start"), attrs.get("period_end")
+        if start and end and end < start:
+            raise serializers.ValidationError({"period_end": f"ends {end}, before it starts {start}"})
+        return attrs
+
+
+class Plans(ReadOnlyRows):
+    """Splits of a budget, each with its value, bound, and the price of every limit."""
+
+    queryset = BudgetPlan.objects.select_related("brand", "retailer", "decided_by")
+    serializer_class = PlanSerializer
+    change_roles = PEOPLE
+    filterset_fields = ["status", "state"]
+
+    @extend_schema(request=PlanWish, responses={202: OpenApiTypes.OBJECT})
+    def create(self, request: Request) -> Response:
+        wish = PlanWish(data=request.data, context={"request": request})
+        wish.is_valid(raise_exception=True)
+        return self.accepted(services.request_plan_as_wished(**wish.validated_data, by=request.user))
+
+    @extend_schema(
+        parameters=[OpenApiParameter("budget", float, many=True, required=True, description="any number of budgets")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    @action(detail=True, url_path="what-if")
+    def what_if(self, request: Request, **_: Any) -> Response:
+        """The same problem under other budgets: ``?budget=50000&budget=80000``."""
+        try:
+            budgets = [float(text) for text in request.query_params.getlist("budget")]
+        except ValueError:
+            raise BadInput("budget: a number was expected, such as ?budget=50000") from None
+        if not 1 <= len(budgets) <= MOST_BUDGETS:
+            raise BadInput(f"budget: between 1 and {MOST_BUDGETS} of them were expected, not {len(budgets)}")
+        return Response(services.what_if(self.get_object(), budgets))
+
+
+class ExperimentSerializer(RowSerializer):
+    class Meta:
+        model = Experiment
+        fields = [
+            *RUN_FIELDS,
+            "retailer",
+            "campaign",
+            "name",
+            "kind",
+            "state",
+            "hypothesis",
+            "spec",
+            "design",
+            "analysis_spec",
+            "result",
+            "registered_hash",
+            "registered_at",
+            "start_date",
+            "end_date",
+        ]
+
+
+class Experiments(ReadOnlyRows):
+    """Tests of what an ad brings."""
+
+    queryset = Experiment.objects.select_related("brand", "retailer", "campaign")
+    serializer_class = ExperimentSerializer
+    change_roles = PEOPLE
+    filterset_fields = ["status", "state", "kind"]
+
+
+class RecommendationSerializer(RowSerializer):
+    class Meta:
+        model = Recommendation
+        fields = [
+            "id",
+            "brand",
+            "retailer",
+            "task",
+            "title",
+            "text",
+            "prompt",
+            "content",
+            "source",
+            "status",
+            "campaign",
+            "sku",
+            "verdict",
+            "model",
+            "adapter_digest",
+            "prompt_version",
+            "created_at",
+        ]
+        read_only_fields = ["status", "source", "verdict", "model", "adapter_digest", "prompt_version", "created_at"]
+
+
+class Recommendations(WritableRows):
+    """What is judged: plans, texts, tests, next steps. One that is posted is a person's own."""
+
+    queryset = Recommendation.objects.select_related("brand", "retailer", "campaign", "sku")
+    serializer_class = RecommendationSerializer
+    change_roles = PEOPLE
+    filterset_fields = ["task", "status", "source"]
+    http_method_names = ["get", "post", "head", "options"]
+
+    def perform_create(self, serializer: Any) -> None:
+        serializer.save(source=Recommendation.Source.PERSON, made_by=self.request.user)
+
+
+resources: dict[str, Any] = {  # address -> viewset
+    "campaigns": Campaigns,
+    "audiences": Audiences,
+    "response-curves": Curves,
+    "curve-fits": CurveFits,
+    "budget-plans": Plans,
+    "experiments": Experiments,
+    "recommendations": Recommendations,
+}
+paths: list[Any] = []  # single endpoints

@@ -1,0 +1,887 @@
+"""What an experiment says: effect, interval, p-value, verdict, by the method its design asks for.
+
+Interval and p-value come from one test, inverted, so that they cannot disagree. ``effect`` needs
+p < alpha; ``no_effect`` an interval inside +-mde; all else is ``not_enough_evidence``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import stats as st
+
+from campaigns.domain.experiments import panel as panels
+from campaigns.domain.experiments import synthetic
+from campaigns.domain.experiments.design import number
+from campaigns.domain.experiments.panel import Panel
+from rmn.lib.arrays import Array
+from rmn.lib.errors import BadInput
+
+METHODS = {
+    "ab": ("ttest", "ratio", "cuped", "naive", "ols"),
+    "audience": ("ttest", "ratio", "cuped", "naive", "ols"),
+    "did": ("did",),
+    "geo": ("synthetic_control", "augmented_synthetic_control", "synthetic_did", "did", "gbr", "tbr"),
+    "switchback": ("switchback",),
+    "time_series": ("causal_impact",),
+    "observational": ("doubly_robust", "matching", "ols", "naive"),
+}
+TESTED = ("block", "iid", "textbook")
+
+
+@dataclass
+class Found:
+    """What a method found, before it becomes RESULT."""
+
+    att: float
+    interval: tuple[float, float]
+    p_value: float
+    count: float  # treated units times periods, or treated people: att times it is the sum
+    base: float | None  # what a treated unit and period would have been
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    series: list[dict[str, Any]] = field(default_factory=list)
+    iroas: dict[str, Any] | None = None
+
+
+def analyze(
+    spec: Mapping[str, Any], *, folder: Path | None = None, frame: pl.DataFrame | None = None, progress: Any = None
+) -> dict[str, Any]:
+    """RESULT of a specification (CONTRACTS section 4).
+
+    Args:
+        spec: kind, method, data and columns.
+        folder: that paths in it are relative to.
+        frame: the data, where they are at hand.
+        progress: told (done, of, what) by methods that take long.
+
+    Raises:
+        BadInput: the specification or the data make no sense; with the place.
+    """
+    del progress  # every method here answers within seconds
+    kind = spec.get("kind")
+    if kind not in METHODS:
+        raise BadInput(f"kind is {kind!r}: one of {', '.join(METHODS)}")
+    method = spec.get("method") or "auto"
+    allowed = METHODS[kind]
+    if method == "auto":
+        method = "cuped" if kind in ("ab", "audience") and spec.get("covariates") else allowed[0]
+    if method not in allowed:
+        raise BadInput(f"method is {method!r}: for {kind} one of auto, {', '.join(allowed)}")
+    if spec.get("inference", "block") not in TESTED:
+        raise BadInput(f"inference is {spec['inference']!r}: one of {', '.join(TESTED)}")
+    given, where = panels.of_spec(spec, folder, frame)
+    if spec.get("exclude"):
+        unit = panels.column(given, spec.get("unit", "unit"), where)
+        given = given.filter(
+            ~pl.col(unit).cast(pl.String).str.to_lowercase().is_in([str(u).lower() for u in spec["exclude"]])
+        )
+    run = GEO if kind == "geo" else ROWS
+    found = run[method](spec, given, where)
+    return _result(spec, method, found)
+
+
+def _result(spec: Mapping[str, Any], method: str, found: Found) -> dict[str, Any]:
+    alpha = number(spec, "alpha", 0.1, 1e-4, 0.5)
+    total = found.att * found.count
+    low, high = found.interval
+    iroas = found.iroas
+    cost = spec.get("cost")
+    if iroas is None and isinstance(cost, int | float) and not isinstance(cost, bool) and cost > 0:
+        iroas = {"estimate": total / cost, "interval": [low * found.count / cost, high * found.count / cost]}
+    mde = spec.get("mde")
+    verdict = "effect" if found.p_value < alpha else "not_enough_evidence"
+    if verdict != "effect" and isinstance(mde, int | float) and mde > 0:
+        bound = mde * abs(found.base) if spec.get("relative", True) and found.base else mde
+        if -bound <= low and high <= bound:
+            verdict = "no_effect"
+    if verdict == "not_enough_evidence":
+        found.diagnostics["would_need"] = _needed(found, alpha)
+    return {
+        "method": method,
+        "estimate": {
+            "att": found.att,
+            "cumulative": total,
+            "lift_percent": 100 * found.att / found.base if found.base else None,
+        },
+        "interval": [_plain(low), _plain(high)],
+        "interval_of": "att",
+        "interval_level": 1 - alpha,
+        "p_value": found.p_value,
+        "iroas": iroas,
+        "verdict": verdict,
+        "diagnostics": found.diagnostics,
+        "warnings": found.warnings,
+        "series": found.series,
+    }
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _needed(found: Found, alpha: float) -> str:
+    half = (found.interval[1] - found.interval[0]) / 2
+    if not math.isfinite(half) or not found.att:
+        return "more periods before and during the test"
+    times = (half / abs(found.att) * (st.norm.ppf(1 - alpha / 2) + 0.84) / st.norm.ppf(1 - alpha / 2)) ** 2
+    return f"about {max(times, 1.1):.1f} times the data, if the true effect is the one seen"
+
+
+def _tails(spec: Mapping[str, Any]) -> int:
+    tails = spec.get("tails", 2)
+    if tails not in (1, 2):
+        raise BadInput(f"tails is {tails!r}: 1 or 2")
+    return int(tails)
+
+
+def _t_test(
+    estimate: float, error: float, freedom: float, spec: Mapping[str, Any]
+) -> tuple[tuple[float, float], float]:
+    """Interval and p-value of a t-distributed estimate; one tail looks for a gain."""
+    alpha = number(spec, "alpha", 0.1, 1e-4, 0.5)
+    law = st.t(freedom) if math.isfinite(freedom) else st.norm()
+    if error <= 0:
+        return (estimate, estimate), 0.0 if estimate else 1.0
+    if _tails(spec) == 1:
+        return (estimate - law.ppf(1 - alpha) * error, math.inf), float(law.sf(estimate / error))
+    half = law.ppf(1 - alpha / 2) * error
+    return (estimate - half, estimate + half), float(2 * law.sf(abs(estimate) / error))
+
+
+# -- people
+
+
+def _columns(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> tuple[Array, Array]:
+    """Outcome and 0/1 treatment per row."""
+    y = panels.numbers(frame, panels.column(frame, spec.get("outcome", "outcome"), where), where)
+    name = panels.column(frame, spec.get("treatment", "treatment"), where)
+    t = panels.numbers(frame, name, where)
+    if not set(np.unique(t)) <= {0.0, 1.0} or len(np.unique(t)) < 2:
+        raise BadInput(f"{where}: {name} must hold 0 and 1, both")
+    return y, t
+
+
+def _covariates(spec: Mapping[str, Any], frame: pl.DataFrame, where: str, *, needed: bool = False) -> Array:
+    names = spec.get("covariates") or []
+    if needed and not names:
+        raise BadInput("covariates: at least one column was expected")
+    columns = []
+    for name in names:
+        own = panels.column(frame, name, where)
+        values = frame[own].to_list()
+        try:
+            columns.append(np.array([float(v) for v in values]))
+        except (TypeError, ValueError):
+            kinds = sorted({str(v) for v in values})
+            if len(kinds) > 50:
+                raise BadInput(
+                    f"{where}: {own} has {len(kinds)} different texts; numbers or a few words were expected"
+                ) from None
+            columns += [np.array([float(str(v) == kind) for v in values]) for kind in kinds[1:]]
+    return np.column_stack(columns) if columns else np.empty((frame.height, 0))
+
+
+def _ttest(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    y, t = _columns(spec, frame, where)
+    return _welch(y[t == 1], y[t == 0], spec)
+
+
+def _welch(a: Array, b: Array, spec: Mapping[str, Any]) -> Found:
+    if min(len(a), len(b)) < 2:
+        raise BadInput("at least two rows on each side are needed")
+    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    error = math.sqrt(va + vb)
+    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)) if error else len(a) + len(b) - 2
+    att = float(a.mean() - b.mean())
+    interval, p = _t_test(att, error, freedom, spec)
+    found = Found(
+        att, interval, p, len(a), float(b.mean()), {"n_treatment": len(a), "n_control": len(b), "std_error": error}
+    )
+    _sample_ratio(found, len(a), len(b), spec)
+    return found
+
+
+def _sample_ratio(found: Found, treated: int, control: int, spec: Mapping[str, Any]) -> None:
+    """A share of people far from the planned one tells of a broken assignment."""
+    share = 1 / (1 + 1 / float(spec.get("ratio", 1.0) or 1.0))
+    p = float(st.binomtest(treated, treated + control, share).pvalue)
+    found.diagnostics["sample_ratio_p"] = p
+    if p < 1e-3 and spec.get("kind") in ("ab", "audience"):
+        found.warnings.append(
+            f"{treated} treated and {control} control are not the planned ratio (p {p:.1e}): find out why before believing the effect"
+        )
+
+
+def _ratio(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Ratio of sums per side (revenue per visit ...), by the delta method over rows."""
+    y, t = _columns(spec, frame, where)
+    d = panels.numbers(frame, panels.column(frame, spec.get("denominator", "denominator"), where), where)
+    parts = []
+    for side in (1, 0):
+        num, den = y[t == side], d[t == side]
+        if den.sum() == 0:
+            raise BadInput(f"{where}: the denominator sums to 0 on one side")
+        value = num.sum() / den.sum()
+        linear = (num - value * den) / den.mean()
+        parts.append((value, linear.var(ddof=1) / len(num), len(num)))
+    att = float(parts[0][0] - parts[1][0])
+    interval, p = _t_test(att, math.sqrt(parts[0][1] + parts[1][1]), math.inf, spec)
+    return Found(
+        att,
+        interval,
+        p,
+        float(d[t == 1].sum()),
+        float(parts[1][0]),
+        {"n_treatment": parts[0][2], "n_control": parts[1][2]},
+    )
+
+
+def _cuped(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Outcome less what pre-period covariates foretell (Deng 2013): the same effect, smaller variance."""
+    y, t = _columns(spec, frame, where)
+    x = _covariates(spec, frame, where, needed=True)
+    centred = x - x.mean(axis=0)
+    theta, *_ = np.linalg.lstsq(centred, y - y.mean(), rcond=None)
+    adjusted = y - centred @ theta
+    found = _welch(adjusted[t == 1], adjusted[t == 0], spec)
+    found.diagnostics["variance_factor"] = float(adjusted.var() / y.var()) if y.var() else 1.0
+    found.diagnostics["covariate_gap_p"] = [
+        float(st.ttest_ind(x[t == 1, i], x[t == 0, i], equal_var=False).pvalue) for i in range(x.shape[1])
+    ]
+    if any(p < 1e-3 for p in found.diagnostics["covariate_gap_p"]):
+        found.warnings.append("a covariate differs between the sides: it may have been touched by the treatment")
+    return found
+
+
+def _ols(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Least squares on treatment and covariates, errors robust to unequal variance (HC1)."""
+    y, t = _columns(spec, frame, where)
+    x = np.column_stack([np.ones(len(y)), t, _covariates(spec, frame, where)])
+    beta, error = _hc1(x, y)
+    interval, p = _t_test(beta[1], error[1], len(y) - x.shape[1], spec)
+    found = Found(
+        float(beta[1]),
+        interval,
+        p,
+        float(t.sum()),
+        float(y[t == 1].mean() - beta[1]),
+        {"n": len(y), "std_error": float(error[1])},
+    )
+    if spec.get("kind") == "observational":
+        found.warnings.append(
+            "nobody was assigned at random: what is not among the covariates may explain the difference"
+        )
+    return found
+
+
+def _hc1(x: Array, y: Array, groups: Sequence[Any] | None = None) -> tuple[Array, Array]:
+    bread = np.linalg.pinv(x.T @ x)
+    beta = bread @ x.T @ y
+    scores = x * (y - x @ beta)[:, None]
+    n, k = x.shape
+    if groups is not None:
+        names = {g: i for i, g in enumerate(dict.fromkeys(groups))}
+        summed = np.zeros((len(names), k))
+        np.add.at(summed, [names[g] for g in groups], scores)
+        scores, factor = summed, len(names) / max(len(names) - 1, 1) * (n - 1) / max(n - k, 1)
+    else:
+        factor = n / max(n - k, 1)
+    return beta, np.sqrt(np.maximum(np.diag(bread @ (scores.T @ scores) @ bread) * factor, 0))
+
+
+def _naive(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    found = _ttest(spec, frame, where)
+    found.warnings.append("a plain difference of means: right only under random assignment")
+    return found
+
+
+def _did_rows(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Two groups, before and after: rows are people or shops at one time each."""
+    if not spec.get("post"):
+        return _did_panel(spec, frame, where)
+    y, t = _columns(spec, frame, where)
+    post = panels.numbers(frame, panels.column(frame, spec["post"], where), where)
+    if not set(np.unique(post)) <= {0.0, 1.0}:
+        raise BadInput(f"{where}: {spec['post']} must hold 0 and 1")
+    x = np.column_stack([np.ones(len(y)), t, post, t * post, _covariates(spec, frame, where)])
+    groups = frame[panels.column(frame, spec["unit"], where)].to_list() if spec.get("unit") else None
+    beta, error = _hc1(x, y, groups)
+    freedom = (len(set(groups)) if groups else len(y)) - (1 if groups else x.shape[1])
+    interval, p = _t_test(beta[3], error[3], max(freedom, 1), spec)
+    mine = (t == 1) & (post == 1)
+    return Found(
+        float(beta[3]),
+        interval,
+        p,
+        float(mine.sum()),
+        float(y[mine].mean() - beta[3]),
+        {"n": len(y), "std_error": float(error[3])},
+        ["rests on parallel trends: without treatment both groups would have moved alike"],
+    )
+
+
+def _propensity(x: Array, t: Array) -> Array:
+    from sklearn.linear_model import LogisticRegression
+
+    scaled = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
+    return np.asarray(LogisticRegression(C=1e3, max_iter=2000).fit(scaled, t).predict_proba(scaled)[:, 1])
+
+
+def _overlap(e: Array, t: Array) -> tuple[dict[str, Any], list[str]]:
+    outside = float(((e[t == 1] > e[t == 0].max()) | (e[t == 1] < e[t == 0].min())).mean())
+    told = {"propensity": [float(e.min()), float(e.max())], "treated_outside_overlap": outside}
+    words = ["nobody was assigned at random: what is not among the covariates may explain the difference"]
+    if outside > 0.05:
+        words.append(f"{outside:.0%} of the treated have no comparable control")
+    return told, words
+
+
+def _doubly_robust(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Effect on the treated: outcome regression corrected by propensity weights (right if either model is)."""
+    y, t = _columns(spec, frame, where)
+    x = _covariates(spec, frame, where, needed=True)
+    e = np.clip(_propensity(x, t), 0.01, 0.99)
+    design = np.column_stack([np.ones(len(y)), x])
+    beta = np.linalg.lstsq(design[t == 0], y[t == 0], rcond=None)[0]
+    rest = y - design @ beta
+    weight = e / (1 - e)
+    share = t.mean()
+    score = (t * rest - (1 - t) * weight * rest) / share
+    att = float(score.mean())
+    error = float(np.std(score - t * att / share, ddof=1) / math.sqrt(len(y)))
+    interval, p = _t_test(att, error, math.inf, spec)
+    told, words = _overlap(e, t)
+    return Found(att, interval, p, float(t.sum()), float(y[t == 1].mean() - att), {**told, "std_error": error}, words)
+
+
+def _matching(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Each treated beside its nearest control by propensity, with replacement; errors as Abadie and Imbens (2006)."""
+    y, t = _columns(spec, frame, where)
+    x = _covariates(spec, frame, where, needed=True)
+    logit = np.log(np.clip(_propensity(x, t), 1e-6, 1 - 1e-6))
+    treated, control = np.flatnonzero(t == 1), np.flatnonzero(t == 0)
+    order = control[np.argsort(logit[control], kind="stable")]
+    at = np.searchsorted(logit[order], logit[treated])
+    left, right = order[np.clip(at - 1, 0, len(order) - 1)], order[np.clip(at, 0, len(order) - 1)]
+    chosen = np.where(np.abs(logit[left] - logit[treated]) <= np.abs(logit[right] - logit[treated]), left, right)
+    gaps = y[treated] - y[chosen]
+    att = float(gaps.mean())
+    used = np.bincount(chosen, minlength=len(y))
+    spread = float(y[control].var(ddof=1))
+    error = math.sqrt(
+        (float(((gaps - att) ** 2).sum()) + spread * float((used * (used - 1)).sum())) / len(treated) ** 2
+    )
+    interval, p = _t_test(att, error, math.inf, spec)
+    told, words = _overlap(np.exp(logit), t)
+    return Found(
+        att,
+        interval,
+        p,
+        len(treated),
+        float(y[treated].mean() - att),
+        {**told, "controls_used": int((used > 0).sum())},
+        words,
+    )
+
+
+# -- panels
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A panel cut into treated and control, before and during."""
+
+    panel: Panel
+    treated: list[int]
+    control: list[int]
+    test: slice
+    frame: pl.DataFrame
+
+    @property
+    def mine(self) -> Array:
+        return self.panel.y_UT[self.treated].mean(axis=0)
+
+    @property
+    def others(self) -> Array:
+        return self.panel.y_UT[self.control]
+
+    @property
+    def pre(self) -> Array:
+        return np.arange(len(self.panel.times)) < self.test.start
+
+    @property
+    def length(self) -> int:
+        return int(self.test.stop - self.test.start)
+
+    @property
+    def count(self) -> float:
+        return float(self.length * len(self.treated))
+
+
+def _cut(spec: Mapping[str, Any], frame: pl.DataFrame, where: str, *, fill: float | None = None) -> Cut:
+    data = panels.panel(
+        frame, spec.get("unit", "unit"), spec.get("time", "time"), spec.get("outcome", "outcome"), where, fill=fill
+    )
+    named = spec.get("treated_units")
+    start, end = spec.get("start"), spec.get("end")
+    if not named and spec.get("treatment"):
+        flags = panels.panel(frame, spec.get("unit", "unit"), spec.get("time", "time"), spec["treatment"], where)
+        on = flags.y_UT > 0
+        named = [flags.units[u] for u in range(len(flags.units)) if on[u].any()]
+        if start is None and on.any():
+            start = flags.times[int(np.flatnonzero(on.any(axis=0))[0])]
+    if not named:
+        raise BadInput("treated_units: a list of units was expected (or treatment: a 0/1 column)")
+    treated = data.rows_of(named, "treated_units")
+    if start is None:
+        raise BadInput("start: the first period of the test is missing")
+    first = data.place_of(start, "start")
+    last = data.place_of(end, "end", last=True) if end is not None else len(data.times) - 1
+    if last < first:
+        raise BadInput(f"end {end} lies before start {start}")
+    if first < 3:
+        raise BadInput(f"start: {first} periods before the test; at least 3 are needed")
+    keep = last + 1
+    data = Panel(data.units, data.times[:keep], data.y_UT[:, :keep])
+    control = [u for u in range(len(data.units)) if u not in set(treated)]
+    if not control:
+        raise BadInput("treated_units: every unit is treated; nothing is left to compare with")
+    return Cut(data, treated, control, slice(first, keep), frame)
+
+
+def _gap_method(
+    spec: Mapping[str, Any], cut: Cut, gap: Callable[[Array, Array], tuple[Array, Array]], diagnostics: dict[str, Any]
+) -> Found:
+    """Effect, interval and p-value of a method that gives a gap in every period.
+
+    Args:
+        gap: (treated, periods to fit on) to the gap in every period and the controls' weights.
+    """
+    alpha, inference = number(spec, "alpha", 0.1, 1e-4, 0.5), spec.get("inference", "block")
+    mine, test = cut.mine, cut.test
+    series, weights = gap(mine, cut.pre)
+    att = float(series[test].mean())
+    every = np.ones(len(mine), bool)
+
+    def p_of(effect: float) -> float:
+        changed = mine.copy()
+        changed[test] -= effect
+        residual, _ = gap(changed, every)
+        if inference == "iid":
+            return synthetic.iid_p(residual, test, seed=int(spec.get("seed", 1)))
+        return synthetic.block_p(residual, test)
+
+    p = p_of(0.0)
+    spread = float(np.std(series[cut.pre])) or abs(att) or 1.0
+    interval = synthetic.invert(p_of, att, spread / 4, alpha)
+    warnings = []
+    if p_of(att) < alpha:
+        warnings.append(
+            "the test rejects even the effect it estimates: the test period is noisier than the past; the interval is empty and shown as a point"
+        )
+    if inference == "iid":
+        warnings.append(
+            "iid inference reproduces published figures; its size is not valid where periods are correlated"
+        )
+    if 1 / len(mine) >= alpha:
+        warnings.append(
+            f"{len(mine)} periods allow no p-value under {1 / len(mine):.3f}: nothing can be significant at {alpha:g}"
+        )
+    pre_gap = series[cut.pre]
+    scale = float(np.abs(mine[cut.pre]).mean()) or 1.0
+    diagnostics |= {
+        "l2": float(np.sqrt((pre_gap**2).sum())),
+        "pre_mape": float(np.abs(pre_gap).mean() / scale),
+        "smallest_p": 1 / len(mine),
+        "weights": {
+            cut.panel.units[cut.control[i]]: float(w)
+            for i, w in sorted(enumerate(weights), key=lambda iw: -abs(iw[1]))[:15]
+            if abs(w) > 1e-4
+        },
+    }
+    diagnostics |= _placebo_in_time(gap, mine, cut)
+    if diagnostics["pre_mape"] > 0.15:
+        warnings.append(
+            f"before the test the control misses the treated by {diagnostics['pre_mape']:.0%}: do not lean on the size of the effect"
+        )
+    base = float((mine[test] - series[test]).mean())
+    told = [
+        {
+            "time": time,
+            "observed": float(mine[i]),
+            "expected": float(mine[i] - series[i]),
+            "effect": float(series[i]),
+            "test": bool(i >= test.start),
+        }
+        for i, time in enumerate(cut.panel.times)
+    ]
+    return Found(
+        att, interval, p, cut.count, base, diagnostics, warnings, told, _iroas_of_column(spec, cut, att, interval)
+    )
+
+
+def _placebo_in_time(gap: Callable[[Array, Array], tuple[Array, Array]], mine: Array, cut: Cut) -> dict[str, Any]:
+    """The same analysis with a test that never was, in the last stretch before the true one."""
+    start = cut.test.start - cut.length
+    if start < 3:
+        return {}
+    fit = np.arange(len(mine)) < start
+    series, _ = gap(mine, fit)
+    return {"placebo_in_time": float(series[start : cut.test.start].mean())}
+
+
+def _iroas_of_column(
+    spec: Mapping[str, Any], cut: Cut, att: float, interval: tuple[float, float]
+) -> dict[str, Any] | None:
+    if not isinstance(spec.get("cost"), str):
+        return None
+    money = panels.panel(cut.frame, spec.get("unit", "unit"), spec.get("time", "time"), spec["cost"], "cost", fill=0.0)
+    rows = money.rows_of([cut.panel.units[u] for u in cut.treated], "cost")
+    total = float(money.y_UT[rows][:, cut.test].sum() - 0.0)
+    if total <= 0:
+        return None
+    return {
+        "estimate": att * cut.count / total,
+        "interval": [_plain(v * cut.count / total) for v in interval],
+        "cost": total,
+    }
+
+
+def _synthetic_control(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    cut = _cut(spec, frame, where)
+    fixed = bool(spec.get("fixed_effects", False))
+
+    def gap(treated: Array, fit: Array) -> tuple[Array, Array]:
+        return synthetic.residuals(treated, cut.others, fit, fixed_effects=fixed)
+
+    naive = cut.mine - cut.others.mean(axis=0)
+    naive = naive - naive[cut.pre].mean() if fixed else naive
+    found = _gap_method(spec, cut, gap, {"fixed_effects": fixed})
+    scale = float(np.sqrt((naive[cut.pre] ** 2).sum()))
+    found.diagnostics["scaled_l2"] = found.diagnostics["l2"] / scale if scale else 0.0
+    found.diagnostics["leave_one_out"] = _leave_one_out(cut, gap, fixed=fixed)
+    return found
+
+
+def _leave_one_out(cut: Cut, gap: Any, *, fixed: bool) -> dict[str, float]:
+    """The effect without each of the three heaviest controls."""
+    _, weights = gap(cut.mine, cut.pre)
+    told = {}
+    for place in np.argsort(-weights)[:3]:
+        if weights[place] > 0.01:
+            rest = np.delete(cut.others, place, axis=0)
+            series, _ = synthetic.residuals(cut.mine, rest, cut.pre, fixed_effects=fixed)
+            told[cut.panel.units[cut.control[place]]] = float(series[cut.test].mean())
+    return told
+
+
+def _augmented(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Synthetic control whose remaining misfit a ridge regression takes away (Ben-Michael 2021)."""
+    cut = _cut(spec, frame, where)
+    fixed = bool(spec.get("fixed_effects", False))
+    asked = spec.get("ridge", "auto")
+    ridge = float(asked) if isinstance(asked, int | float) and not isinstance(asked, bool) else None
+
+    def weights_of(x_CT: Array, y_T: Array, penalty: float) -> Array:
+        plain = synthetic.simplex_weights(x_CT, y_T)
+        rest = y_T - plain @ x_CT
+        kernel = x_CT.T @ x_CT + penalty * np.eye(x_CT.shape[1])
+        return plain + x_CT @ np.linalg.solve(kernel, rest)
+
+    def chosen(x_CT: Array, y_T: Array) -> float:
+        size = float(np.linalg.norm(x_CT, 2) ** 2)
+        grid = [size * 10.0**-k for k in range(5)]
+        half = max(len(y_T) * 3 // 4, 2)
+        scores = [
+            float(((y_T[half:] - weights_of(x_CT[:, :half], y_T[:half], p) @ x_CT[:, half:]) ** 2).sum()) for p in grid
+        ]
+        return grid[int(np.argmin(scores))]
+
+    def gap(treated: Array, fit: Array) -> tuple[Array, Array]:
+        both = np.vstack([treated, cut.others])
+        both = synthetic.centred(both, fit) if fixed else both
+        penalty = ridge if ridge is not None else used
+        weights = weights_of(both[1:, fit], both[0, fit], penalty)
+        return both[0] - weights @ both[1:], weights
+
+    both = np.vstack([cut.mine, cut.others])
+    both = synthetic.centred(both, cut.pre) if fixed else both
+    used = ridge if ridge is not None else chosen(both[1:, cut.pre], both[0, cut.pre])
+    return _gap_method(spec, cut, gap, {"fixed_effects": fixed, "ridge": used})
+
+
+def _synthetic_did(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Weights over units and over periods, then a difference in differences (Arkhangelsky 2021); errors by placebo units."""
+    cut = _cut(spec, frame, where)
+    estimate = _sdid(cut.mine, cut.others, cut.test, len(cut.treated))
+    rng = np.random.default_rng(int(spec.get("seed", 1)))
+    size = min(len(cut.treated), max(len(cut.control) // 2, 1))
+    placebo = []
+    for _ in range(200):
+        drawn = rng.choice(len(cut.control), size, replace=False)
+        rest = np.delete(cut.others, drawn, axis=0)
+        if len(rest) > 1:
+            placebo.append(_sdid(cut.others[drawn].mean(axis=0), rest, cut.test, size))
+    error = float(np.std(placebo, ddof=1)) if len(placebo) > 10 else math.inf
+    interval, p = _t_test(estimate, error, math.inf, spec)
+    mine = cut.mine
+    return Found(
+        estimate,
+        interval,
+        p,
+        cut.count,
+        float(mine[cut.test].mean() - estimate),
+        {"std_error": error, "placebo_units": len(placebo)},
+        [],
+        [],
+        _iroas_of_column(spec, cut, estimate, interval),
+    )
+
+
+def _sdid(mine: Array, others: Array, test: slice, treated: int) -> float:
+    pre, length = slice(0, test.start), test.stop - test.start
+    noise = float(np.diff(others[:, pre], axis=1).std(ddof=1))
+    zeta = (treated * length) ** 0.25 * noise
+    omega = _ridge_simplex(others[:, pre], mine[pre], zeta**2 * test.start)
+    lam = _ridge_simplex(others[:, pre].T, others[:, test].mean(axis=1), (1e-6 * noise) ** 2 * len(others))
+    change = mine[test].mean() - lam @ mine[pre]
+    return float(change - (omega @ others[:, test]).mean() + lam @ (omega @ others[:, pre]))
+
+
+def _ridge_simplex(x_CT: Array, y_T: Array, penalty: float) -> Array:
+    """Simplex weights with an intercept and a ridge penalty."""
+    x, y = x_CT - x_CT.mean(axis=1, keepdims=True), y_T - y_T.mean()
+    extra = math.sqrt(max(penalty, 0.0)) * np.eye(len(x))
+    return synthetic.simplex_weights(np.hstack([x, extra]), np.append(y, np.zeros(len(x))))
+
+
+def _did_panel(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Each unit's change, treated against control (errors clustered by unit: one number each)."""
+    cut = _cut(spec, frame, where)
+    change = cut.panel.y_UT[:, cut.test].mean(axis=1) - cut.panel.y_UT[:, cut.pre].mean(axis=1)
+    a, b = change[cut.treated], change[cut.control]
+    att = float(a.mean() - b.mean())
+    warnings = ["rests on parallel trends: without treatment both groups would have moved alike"]
+    if len(a) > 1 and len(b) > 1:
+        error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
+        freedom: float = min(len(a), len(b)) - 1
+    else:
+        error, freedom = (
+            float(b.std(ddof=1)) * math.sqrt(1 + 1 / len(b)) if len(b) > 1 else math.inf,
+            max(len(b) - 1, 1),
+        )
+        warnings.append("one treated unit: its error is taken from how much the others changed")
+    interval, p = _t_test(att, error, freedom, spec)
+    base = float(cut.mine[cut.test].mean() - att)
+    return Found(
+        att,
+        interval,
+        p,
+        cut.count,
+        base,
+        {"std_error": error},
+        warnings,
+        [],
+        _iroas_of_column(spec, cut, att, interval),
+    )
+
+
+def _tbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Time-based regression (Kerman 2017): treated totals on control totals before the test, foretold during it."""
+    cut = _cut(spec, frame, where, fill=0.0)  # regions without a row sold nothing; only totals count here
+    y, x = cut.panel.y_UT[cut.treated].sum(axis=0), cut.others.sum(axis=0)
+    before, n = cut.test.start, cut.length
+    x0, y0 = x[:before], y[:before]
+    spread = float(((x0 - x0.mean()) ** 2).sum())
+    slope = float(((x0 - x0.mean()) * (y0 - y0.mean())).sum() / spread)
+    level = float(y0.mean() - slope * x0.mean())
+    sigma2 = float(((y0 - level - slope * x0) ** 2).sum()) / (before - 2)
+    effect = y - level - slope * x
+    total = float(effect[cut.test].sum())
+    error = math.sqrt(sigma2 * (n + n**2 * (1 / before + (x[cut.test].mean() - x0.mean()) ** 2 / spread)))
+    (low, high), p = _t_test(total, error, before - 2, spec)
+    scale = cut.count
+    found = Found(
+        total / scale,
+        (low / scale, high / scale),
+        p,
+        scale,
+        float((y[cut.test].sum() - total) / scale),
+        {"incremental_std_error": error, "r2": 1 - sigma2 * (before - 2) / float(((y0 - y0.mean()) ** 2).sum())},
+    )
+    found.warnings.append(
+        "errors are taken as independent from day to day; under correlation the interval is too narrow"
+    )
+    if found.diagnostics["r2"] < 0.8:
+        found.warnings.append(
+            f"before the test the control explains {found.diagnostics['r2']:.0%}: this method needs 80 %"
+        )
+    found.iroas = _iroas_of_column(spec, cut, found.att, found.interval)
+    found.series = [
+        {
+            "time": time,
+            "observed": float(y[i]),
+            "expected": float(y[i] - effect[i]),
+            "effect": float(effect[i]),
+            "test": bool(i >= before),
+        }
+        for i, time in enumerate(cut.panel.times)
+    ]
+    return found
+
+
+def _gbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """Geo-based regression (Vaver and Koehler 2011): one row per region, weights 1 / sales before."""
+    cut = _cut(spec, frame, where, fill=0.0)  # regions without a row sold nothing; only totals count here
+    before, during = cut.panel.y_UT[:, : cut.test.start].sum(axis=1), cut.panel.y_UT[:, cut.test].sum(axis=1)
+    if (before <= 0).any():
+        raise BadInput("gbr: a region without sales before the test cannot be weighted; exclude it")
+    t = np.zeros(len(before))
+    t[cut.treated] = 1.0
+    cost = None
+    if isinstance(spec.get("cost"), str):
+        money = panels.panel(
+            cut.frame, spec.get("unit", "unit"), spec.get("time", "time"), spec["cost"], "cost", fill=0.0
+        )
+        cost = (
+            money.y_UT[:, cut.test].sum(axis=1)
+            - money.y_UT[:, : cut.test.start].sum(axis=1) * cut.length / cut.test.start
+        )
+    found = None
+    for exposure in (t, cost):
+        if exposure is None:
+            continue
+        weight = 1 / before  # of the published method: variance grows with the square of sales
+        x = np.column_stack([np.ones(len(before)), before, exposure]) * weight[:, None]
+        beta, *_ = np.linalg.lstsq(x, during * weight, rcond=None)
+        rest = during * weight - x @ beta
+        sigma2 = float((rest**2).sum()) / (len(before) - 3)
+        error = math.sqrt(sigma2 * np.linalg.inv(x.T @ x)[2, 2])
+        interval, p = _t_test(float(beta[2]), error, len(before) - 3, spec)
+        if found is None:
+            scale = float(cut.length)
+            found = Found(
+                float(beta[2]) / scale,
+                (interval[0] / scale, interval[1] / scale),
+                p,
+                cut.count,
+                float((during[cut.treated].mean() - beta[2]) / scale),
+                {"std_error": error / scale},
+            )
+        else:
+            found.iroas = {"estimate": float(beta[2]), "interval": [_plain(v) for v in interval], "std_error": error}
+    assert found is not None  # noqa: S101  # the first exposure is always there
+    return found
+
+
+def _causal_impact(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """One series against what a local level with regressors foretells (maximum likelihood)."""
+    from statsmodels.tsa.statespace.structural import UnobservedComponents
+
+    y = panels.numbers(frame, panels.column(frame, spec.get("outcome", "outcome"), where), where)
+    times = [str(v) for v in frame[panels.column(frame, spec.get("time", "time"), where)].to_list()]
+    axis = Panel(("series",), tuple(times), y[None, :])
+    if spec.get("start") is None:
+        raise BadInput("start: the first period of the intervention is missing")
+    first = axis.place_of(spec["start"], "start")
+    last = axis.place_of(spec["end"], "end", last=True) if spec.get("end") is not None else len(y) - 1
+    if first < 10:
+        raise BadInput(f"start: {first} periods before it; at least 10 are needed")
+    x = _covariates(spec, frame, where)
+    exog = (
+        (x[:first] - x[:first].mean(axis=0), x[first : last + 1] - x[:first].mean(axis=0))
+        if x.shape[1]
+        else (None, None)
+    )
+    fitted = UnobservedComponents(y[:first], level="local level", exog=exog[0]).fit(disp=False, maxiter=500)
+    ahead = fitted.get_forecast(last + 1 - first, exog=exog[1])
+    expected = np.asarray(ahead.predicted_mean)
+    rng = np.random.default_rng(int(spec.get("seed", 1)))
+    paths = np.column_stack(
+        [fitted.simulate(last + 1 - first, anchor="end", exog=exog[1], rng=rng) for _ in range(400)]
+    )
+    error = float(paths.mean(axis=0).std(ddof=1))
+    gap = y[first : last + 1] - expected
+    att = float(gap.mean())
+    interval, p = _t_test(att, error, first - 1 - x.shape[1], spec)
+    warnings = ["one series and no control: whatever else happened at the same time is in the effect"]
+    shown = np.concatenate([np.asarray(fitted.fittedvalues), expected])
+    series = [
+        {
+            "time": times[i],
+            "observed": float(y[i]),
+            "expected": float(shown[i]),
+            "effect": float(y[i] - shown[i]),
+            "test": i >= first,
+        }
+        for i in range(last + 1)
+    ]
+    return Found(
+        att, interval, p, float(last + 1 - first), float(expected.mean()), {"std_error": error}, warnings, series
+    )
+
+
+def _switchback(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
+    """On and off in turn: treatment beside unit and period effects, errors clustered by unit and block."""
+    y, t = _columns(spec, frame, where)
+    units = (
+        [str(v) for v in frame[panels.column(frame, spec.get("unit", "unit"), where)].to_list()]
+        if spec.get("unit")
+        else ["all"] * len(y)
+    )
+    times = [str(v) for v in frame[panels.column(frame, spec.get("time", "time"), where)].to_list()]
+    keys = panels.sorted_keys(times)
+    order = sorted(range(len(y)), key=lambda i: (units[i], keys[i]))
+    y, t = y[order], t[order]
+    units, times = [units[i] for i in order], [times[i] for i in order]
+    blocks, current = [], 0
+    for i in range(len(y)):
+        if i and (units[i] != units[i - 1] or t[i] != t[i - 1]):
+            current += 1
+        blocks.append(current)
+    columns = [t]
+    many = sorted(set(units))
+    columns += [np.array([float(u == name) for u in units]) for name in many]
+    if len(many) > 1:
+        columns += [np.array([float(x == name) for x in times]) for name in sorted(set(times))[1:]]
+    x = np.column_stack(columns)
+    beta, error = _hc1(x, y, blocks)
+    interval, p = _t_test(beta[0], error[0], max(len(set(blocks)) - 1, 1), spec)
+    return Found(
+        float(beta[0]),
+        interval,
+        p,
+        float(t.sum()),
+        float(y[t == 1].mean() - beta[0]),
+        {"blocks": len(set(blocks)), "std_error": float(error[0])},
+        ["effects that last over a switch are counted on the wrong side; leave out the first periods of each block"],
+    )
+
+
+GEO: dict[str, Callable[[Mapping[str, Any], pl.DataFrame, str], Found]] = {
+    "synthetic_control": _synthetic_control,
+    "augmented_synthetic_control": _augmented,
+    "synthetic_did": _synthetic_did,
+    "did": _did_panel,
+    "gbr": _gbr,
+    "tbr": _tbr,
+}
+ROWS: dict[str, Callable[[Mapping[str, Any], pl.DataFrame, str], Found]] = {
+    "ttest": _ttest,
+    "ratio": _ratio,
+    "cuped": _cuped,
+    "naive": _naive,
+    "ols": _ols,
+    "did": _did_rows,
+    "doubly_robust": _doubly_robust,
+    "matching": _matching,
+    "causal_impact": _causal_impact,
+    "switchback": _switchback,
+}

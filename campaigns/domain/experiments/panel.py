@@ -1,0 +1,166 @@
+"""Outcomes by unit and period, read from a table and checked."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rmn.lib.arrays import Array
+from rmn.lib.errors import BadInput
+
+SEPARATORS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A balanced panel: every unit has one value in every period."""
+
+    units: tuple[str, ...]
+    times: tuple[str, ...]  # in order, as the table wrote them
+    y_UT: Array
+
+    def rows_of(self, names: Sequence[str], where: str) -> list[int]:
+        """Places of units by name, case ignored.
+
+        Raises:
+            BadInput: a unit that the panel does not have, with near ones.
+        """
+        known = {unit.casefold(): place for place, unit in enumerate(self.units)}
+        found = []
+        for name in names:
+            place = known.get(str(name).strip().casefold())
+            if place is None:
+                near = [u for u in self.units if u[:3].casefold() == str(name)[:3].casefold()][:3]
+                hint = f"; near ones: {', '.join(near)}" if near else f"; there are {len(self.units)} units"
+                raise BadInput(f"{where}: {name!r} is no unit of the data{hint}")
+            found.append(place)
+        return found
+
+    def place_of(self, time: Any, where: str, *, last: bool = False) -> int:
+        """A period by its own text, or the first after (last before) it where the order of texts tells."""
+        text = str(time)
+        if text in self.times:
+            return self.times.index(text)
+        keys = sorted_keys(self.times)
+        key = sorted_keys([text])[0]
+        if keys is None or type(key) is not type(keys[0]):
+            raise BadInput(f"{where}: {text!r} is no period of the data ({self.times[0]} to {self.times[-1]})")
+        inside = [i for i, k in enumerate(keys) if (k <= key if last else k >= key)]
+        if not inside:
+            raise BadInput(f"{where}: {text!r} lies outside the data ({self.times[0]} to {self.times[-1]})")
+        return inside[-1] if last else inside[0]
+
+
+def sorted_keys(times: Sequence[str]) -> list[Any]:
+    """What orders the periods: numbers where all are, else the texts (ISO dates order as texts)."""
+    try:
+        return [float(time) for time in times]
+    except ValueError:
+        return list(times)
+
+
+def table(path: Path) -> pl.DataFrame:
+    """A CSV with any usual separator, all columns as text.
+
+    Raises:
+        BadInput: no such file, or no table.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; paths are relative to the specification")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        head = file.readline()
+    counts = {mark: len(next(csv.reader([head], delimiter=mark), [])) for mark in SEPARATORS}
+    mark = max(counts, key=lambda m: counts[m])
+    try:
+        frame = pl.read_csv(path, separator=mark, infer_schema=False, truncate_ragged_lines=False)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not a table: {str(error).splitlines()[0]}") from None
+    if not frame.height:
+        raise BadInput(f"{path}: has no rows")
+    return frame.rename({name: name.strip().strip('"').lstrip("\ufeff") for name in frame.columns})
+
+
+def column(frame: pl.DataFrame, name: Any, where: str) -> str:
+    """The column's own name, case ignored.
+
+    Raises:
+        BadInput: there is none.
+    """
+    for own in frame.columns:
+        if own == name:
+            return own
+    for own in frame.columns:
+        if str(name).casefold() == own.casefold():
+            return own
+    raise BadInput(f"{where}: column {name!r} is missing; the data have {', '.join(frame.columns[:12])}")
+
+
+def numbers(frame: pl.DataFrame, name: str, where: str) -> Array:
+    """A column as finite numbers.
+
+    Raises:
+        BadInput: a cell that is none, with its row.
+    """
+    values = frame[name].to_list()
+    result = np.empty(len(values))
+    for row, value in enumerate(values):
+        try:
+            result[row] = float(value)
+        except (TypeError, ValueError):
+            raise BadInput(f"{where} row {row + 2}: {name} is {value!r}; a number was expected") from None
+        if not np.isfinite(result[row]):
+            raise BadInput(f"{where} row {row + 2}: {name} is {value!r}; a finite number was expected")
+    return result
+
+
+def panel(
+    frame: pl.DataFrame, unit: Any, time: Any, outcome: Any, where: str = "data", *, fill: float | None = None
+) -> Panel:
+    """The table as a balanced panel; a missing cell is ``fill`` where that is given.
+
+    Raises:
+        BadInput: a column or cell is missing, a unit has a period twice, or lacks one.
+    """
+    unit, time, outcome = (column(frame, name, where) for name in (unit, time, outcome))
+    values = numbers(frame, outcome, where)
+    names = [str(value).strip() for value in frame[unit].to_list()]
+    texts = [str(value).strip() for value in frame[time].to_list()]
+    if any(name in ("", "None") for name in names):
+        raise BadInput(f"{where} row {next(i for i, n in enumerate(names) if n in ('', 'None')) + 2}: {unit} is empty")
+    distinct = list(dict.fromkeys(texts))
+    keys = dict(zip(distinct, sorted_keys(distinct), strict=True))
+    times = sorted(distinct, key=lambda text: keys[text])
+    units = sorted(set(names))
+    place = {name: i for i, name in enumerate(units)}
+    when = {text: i for i, text in enumerate(times)}
+    y_UT = np.full((len(units), len(times)), np.nan)
+    for row, (name, text) in enumerate(zip(names, texts, strict=True)):
+        if not np.isnan(y_UT[place[name], when[text]]):
+            raise BadInput(f"{where} row {row + 2}: {name} has {text} twice")
+        y_UT[place[name], when[text]] = values[row]
+    if fill is not None:
+        y_UT = np.where(np.isnan(y_UT), fill, y_UT)
+    gaps = np.argwhere(np.isnan(y_UT))
+    if len(gaps):
+        at = gaps[0]
+        raise BadInput(
+            f"{where}: {units[at[0]]} has no {outcome} for {times[at[1]]} ({len(gaps)} gaps in all); fill them, or leave the unit out"
+        )
+    return Panel(tuple(units), tuple(times), y_UT)
+
+
+def of_spec(spec: Mapping[str, Any], folder: Path | None, frame: pl.DataFrame | None) -> tuple[pl.DataFrame, str]:
+    """The data a specification names, or the frame given beside it."""
+    if frame is not None:
+        return frame, "data"
+    if not isinstance(spec.get("data"), str):
+        raise BadInput("data: the path of a CSV was expected")
+    path = Path(spec["data"])
+    path = path if path.is_absolute() or folder is None else folder / path
+    return table(path), path.name

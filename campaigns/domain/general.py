@@ -1,0 +1,147 @@
+"""The general convex model (CVXPY with Clarabel): the slow way, for what the fast ones do not cover.
+
+Also the plainer method that tests check the fast ones against. CVXPY takes a second to import and is
+loaded only when it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from campaigns.domain.branch import Limits
+from campaigns.domain.curves import HILL, LINEAR, LOG, MICHAELIS_MENTEN, PIECEWISE, POWER, Curves
+from campaigns.domain.problem import Problem
+from rmn.lib.arrays import Array
+from rmn.lib.errors import RmnError
+
+
+class NotSolved(RmnError):
+    """The general solver gave no answer."""
+
+
+def cvxpy() -> Any:
+    import cvxpy
+
+    return cvxpy
+
+
+def concave_sales(curves: Curves, x: Any) -> list[Any]:
+    """Expressions of concave curves in a CVXPY variable, one atom per kind and exponent.
+
+    Michaelis-Menten s / (k + s) is 1 - 1 / (1 + s / k); a Hill curve with exponent at most 1 is the
+    same in (s / k) ** n. Each expression is a vector over the arms it covers.
+    """
+    cp = cvxpy()
+    parts: list[Any] = []
+    order: list[int] = []
+    for kind in (LOG, POWER, MICHAELIS_MENTEN, HILL, LINEAR):
+        arms = np.flatnonzero(curves.kind_C == kind)
+        for exponent in np.unique(curves.exponent_C[arms]) if kind in (POWER, HILL) else ([1.0] if arms.size else []):
+            at = arms[curves.exponent_C[arms] == exponent] if kind in (POWER, HILL) else arms
+            a, b = curves.scale_C[at], curves.half_C[at]
+            if kind == LOG:
+                made = cp.multiply(a, cp.log(1 + cp.multiply(1 / b, x[at])))
+            elif kind == POWER:
+                made = cp.multiply(a, cp.power(x[at], float(exponent)))
+            elif kind == LINEAR:
+                made = cp.multiply(a, x[at])
+            else:
+                inner = cp.multiply(1 / b, x[at])
+                if kind == HILL:
+                    inner = cp.power(inner, float(exponent))
+                made = cp.multiply(a, 1 - cp.inv_pos(1 + inner))
+            parts.append(made)
+            order.extend(int(i) for i in at)
+    for arm in np.flatnonzero(curves.kind_C == PIECEWISE):
+        points = curves.points[int(arm)]
+        slopes = np.diff(points[:, 1]) / np.diff(points[:, 0])
+        lines = [points[i, 1] + slopes[i] * (x[int(arm)] - points[i, 0]) for i in range(slopes.size)]
+        lines.append(float(points[-1, 1]))
+        made = lines[0]
+        for line in lines[1:]:
+            made = cp.minimum(made, line)
+        parts.append(cp.reshape(made, (1,), order="C"))
+        order.append(int(arm))
+    back = np.argsort(np.array(order))
+    return cp.hstack(parts)[back]
+
+
+def constraints(problem: Problem, limits: Limits, x: Any, sales: Any) -> list[Any]:
+    """The problem's limits on a CVXPY variable of spends."""
+    cp = cvxpy()
+    found = [x >= problem.low_C, x <= problem.high_C]
+    found.append(cp.sum(x) == problem.total_budget if problem.spend_all else cp.sum(x) <= problem.total_budget)
+    for group in problem.groups:
+        if group.min is not None:
+            found.append(cp.sum(x[group.arms]) >= group.min)
+        if group.max is not None:
+            found.append(cp.sum(x[group.arms]) <= group.max)
+    for floor in limits.floors:
+        found.append(cp.sum(sales[floor.arms]) >= floor.roas * cp.sum(x[floor.arms]))
+    return found
+
+
+def solve(model: Any) -> None:
+    """Solve a CVXPY problem with Clarabel, tightly.
+
+    Raises:
+        NotSolved: no solution came back.
+    """
+    cp = cvxpy()
+    try:
+        model.solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    except cp.error.SolverError as error:
+        raise NotSolved(f"the general solver failed: {error}") from None
+    if model.status not in ("optimal", "optimal_inaccurate"):
+        raise NotSolved(f"the general solver ended {model.status}")
+
+
+def allocate_plainly(problem: Problem, limits: Limits) -> tuple[Array, float]:
+    """Spends and objective of a problem with concave curves, by CVXPY alone."""
+    cp = cvxpy()
+    x = cp.Variable(problem.size)
+    sales = concave_sales(problem.curves, x)
+    weight = np.ones(problem.size) if problem.weight_C is None else problem.weight_C
+    model = cp.Problem(cp.Maximize(weight @ sales), constraints(problem, limits, x, sales))
+    solve(model)
+    spend_C = np.clip(np.asarray(x.value, float), problem.low_C, problem.high_C)
+    return spend_C, float(model.value)
+
+
+def reachable_floors(problem: Problem, limits: Limits) -> tuple[list[float], list[int]]:
+    """What the ROAS floors can reach within the spend limits, and which of them are in conflict.
+
+    Returns:
+        For each floor a level that all can keep together (the asked one where it is no trouble),
+        and the places of the floors without which the others can be kept.
+    """
+    from campaigns.domain.branch import Space, search
+
+    count = len(limits.floors)
+
+    def holds(levels: dict[int, float]) -> bool:
+        chosen = tuple(type(limits.floors[p])(limits.floors[p].arms, level) for p, level in levels.items() if level > 0)
+        space = Space(problem.curves, None, Limits(limits.budget, limits.spend_all, limits.rows, chosen))
+        return search(space, problem.low_C, problem.high_C, problem.gate_C, 1e-3, 2.0) is not None
+
+    kept = {place: limits.floors[place].roas for place in range(count)}
+    needed = list(range(count))
+    for place in range(count):
+        without = {p: kept[p] for p in needed if p != place}
+        if not holds(without):
+            needed.remove(place)
+    levels = dict(kept)
+    for place in needed:
+        if holds(levels):
+            break
+        low, high = 0.0, levels[place]
+        for _ in range(30):
+            middle = 0.5 * (low + high)
+            levels[place] = middle
+            low, high = (middle, high) if holds(levels) else (low, middle)
+            if high - low < 1e-5 * high:
+                break
+        levels[place] = low
+    return [levels[place] for place in range(count)], needed

@@ -1,0 +1,205 @@
+"""What the harmonized metrics say of each arm's past: spend and sales per week, one attribution, one grain."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+from django.db.models import Count, Max, Min, Sum
+
+from campaigns.domain.fitting import History
+from retailers.models import Brand, MetricOutcome, PerformanceMetric, Retailer
+
+SCOPES = ("all", "brand", "same_sku", "category", "halo")  # which sales to take where a report has several
+ENOUGH = 0.8  # of an arm's weeks must be in the sales feed for it to stand as demand
+ATTRIBUTION = ("window_days", "interaction", "model", "scope")
+
+
+@dataclass
+class Past:
+    """Arms' histories with what they rest on."""
+
+    arms: list[History] = field(default_factory=list)
+    attributions: dict[str, str] = field(default_factory=dict)  # network and ad product -> attribution taken
+    assumed: set[str] = field(default_factory=set)  # arms whose spend a rule made
+    first: date | None = None
+    last: date | None = None
+    currencies: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)  # arm -> the network's name of it
+
+
+def monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def read(brand: Brand, retailer: Retailer | None = None, start: date | None = None, end: date | None = None) -> Past:
+    """Each campaign's weeks, Monday to Sunday.
+
+    Of the reports that show the same money one is counted (``counted_once``). Of the attributions in
+    which a report gives sales one is taken, the same for all campaigns of an ad product: the widest
+    scope, then the longest window of at most 14 days. Where the retailer's own sales feed is loaded,
+    its baskets per week stand as demand beside the spend.
+    """
+    rows = PerformanceMetric.objects.filter(brand=brand).exclude(campaign_id="")
+    if retailer is not None:
+        rows = rows.filter(retailer=retailer)
+    if start:
+        rows = rows.filter(period_start__gte=start)
+    if end:
+        rows = rows.filter(period_end__lte=end)
+    rows = rows.counted_once().filter(spend__isnull=False)
+    past = Past()
+    keys = ("retailer__slug", "network", "ad_product", "campaign_id", "currency", "period_start")
+    spend: dict[tuple[str, str, str, str], dict[date, float]] = defaultdict(lambda: defaultdict(float))
+    sales: dict[tuple[str, str, str, str], dict[date, float]] = defaultdict(lambda: defaultdict(float))
+    summed = rows.order_by().values(*keys).annotate(money=Sum("spend"), name=Max("campaign_name"))
+    for row in summed.iterator(chunk_size=5000):
+        arm = (row["retailer__slug"], row["network"], row["ad_product"], row["campaign_id"])
+        spend[arm][monday(row["period_start"])] += float(row["money"])
+        past.currencies.add(row["currency"])
+        past.names[_name(arm)] = row["name"] or row["campaign_id"]
+    past.assumed = {
+        _name((r["retailer__slug"], r["network"], r["ad_product"], r["campaign_id"]))
+        for r in rows.order_by().filter(spend_assumed=True).values(*keys[:4]).distinct()
+    }
+    outcomes = MetricOutcome.objects.filter(brand=brand, metric="sales", performance__in=rows)
+    taken = _attributions(outcomes)
+    past.attributions = {f"{n} {p}".strip(): _words(a) for (n, p), a in taken.items()}
+    for (network, product), wanted in taken.items():
+        same = outcomes.filter(performance__network=network, performance__ad_product=product, **wanted)
+        names = tuple(f"performance__{key}" for key in (*keys[:4], "period_start"))
+        for row in same.order_by().values(*names).annotate(total=Sum("value")).iterator(chunk_size=5000):
+            arm = (
+                row["performance__retailer__slug"],
+                network,
+                product,
+                row["performance__campaign_id"],
+            )
+            sales[arm][monday(row["performance__period_start"])] += float(row["total"])
+    demand = _demand(brand)
+    for arm in sorted(spend):
+        weeks = sorted(spend[arm])
+        past.first = min(weeks[0], past.first or weeks[0])
+        past.last = max(weeks[-1], past.last or weeks[-1])
+        known = demand.get(arm[0], {})
+        # a week that the sales feed leaves out stands at the mean, as gaps in any control do
+        seen = sum(week in known for week in weeks) >= ENOUGH * len(weeks)
+        controls = {"demand": np.array([known.get(week, 1.0) for week in weeks])} if known and seen else {}
+        past.arms.append(
+            History(
+                arm=_name(arm),
+                spend_D=np.array([spend[arm][w] for w in weeks]),
+                sales_D=np.array([sales[arm].get(w, 0.0) for w in weeks]),
+                controls=controls,
+                attributes={"retailer": arm[0], "campaign": arm[3], "tactic": arm[2] or arm[1]},
+            )
+        )
+    return past
+
+
+@dataclass
+class Totals:
+    """What arms spent and sold between two days; a report that reaches over an end counts in proportion."""
+
+    spend: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    sales: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    counts: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # impressions, clicks
+    first: date | None = None
+    last: date | None = None  # last day that any report covers
+    currencies: set[str] = field(default_factory=set)
+
+
+def totals(brand: Brand, retailer: Retailer | None, start: date, end: date) -> Totals:
+    """Spend and sales per arm of a period, by the same grain and attribution as ``read``."""
+    rows = PerformanceMetric.objects.filter(brand=brand, period_start__lte=end, period_end__gte=start)
+    rows = rows.exclude(campaign_id="")
+    if retailer is not None:
+        rows = rows.filter(retailer=retailer)
+    rows = rows.counted_once()
+    found = Totals()
+
+    def inside(first: date, last: date) -> float:
+        days = (min(last, end) - max(first, start)).days + 1
+        return days / ((last - first).days + 1)
+
+    keys = ("retailer__slug", "network", "ad_product", "campaign_id", "period_start", "period_end", "currency")
+    summed = rows.order_by().values(*keys).annotate(m=Sum("spend"), i=Sum("impressions"), c=Sum("clicks"))
+    for row in summed.iterator(chunk_size=5000):
+        first, last = row["period_start"], row["period_end"]
+        arm = _name((row["retailer__slug"], row["network"], row["ad_product"], row["campaign_id"]))
+        share = inside(first, last)
+        found.spend[arm] += share * float(row["m"] or 0)
+        found.counts["impressions"] += share * (row["i"] or 0)
+        found.counts["clicks"] += share * (row["c"] or 0)
+        found.first = min(first, found.first or first)
+        found.last = max(last, found.last or last)
+        found.currencies.add(row["currency"])
+    outcomes = MetricOutcome.objects.filter(brand=brand, metric="sales", performance__in=rows)
+    names = tuple(f"performance__{key}" for key in keys[:6])
+    for (network, product), wanted in _attributions(outcomes).items():
+        same = outcomes.filter(performance__network=network, performance__ad_product=product, **wanted)
+        for row in same.order_by().values(*names).annotate(total=Sum("value")).iterator(chunk_size=5000):
+            shop, _, _, campaign, first, last = (row[name] for name in names)
+            found.sales[_name((shop, network, product, campaign))] += inside(first, last) * float(row["total"])
+    return found
+
+
+def _name(arm: tuple[str, str, str, str]) -> str:
+    retailer, network, _, campaign = arm
+    return f"{retailer}/{network}/{campaign}"
+
+
+def _attributions(outcomes: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """One attribution for each network and ad product."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    fields = ("performance__network", "performance__ad_product", *ATTRIBUTION)
+    for row in outcomes.order_by().values(*fields).annotate(rows=Count("pk")):
+        found[row["performance__network"], row["performance__ad_product"]].append(row)
+
+    def rank(row: dict[str, Any]) -> tuple[Any, ...]:
+        scope = SCOPES.index(row["scope"]) if row["scope"] in SCOPES else len(SCOPES)
+        window = row["window_days"]
+        return (scope, window > 14, -window, -row["rows"])
+
+    return {key: {name: min(rows, key=rank)[name] for name in ATTRIBUTION} for key, rows in found.items()}
+
+
+def _words(attribution: dict[str, Any]) -> str:
+    window = f"{attribution['window_days']} days" if attribution["window_days"] else "the flight"
+    parts = [window, attribution["interaction"], attribution["model"].replace("_", " "), attribution["scope"]]
+    return ", ".join(part.replace("_", " ") for part in parts if part)
+
+
+def _demand(brand: Brand) -> dict[str, dict[date, float]]:
+    """The retailer's own baskets per week, relative to their mean, where a sales feed is loaded."""
+    rows = MetricOutcome.objects.filter(brand=brand, metric="baskets", performance__grain="store")
+    found: dict[str, dict[date, float]] = defaultdict(lambda: defaultdict(float))
+    names = ("performance__retailer__slug", "performance__period_start")
+    for row in rows.order_by().values(*names).annotate(total=Sum("value")):
+        found[row[names[0]]][monday(row[names[1]])] += float(row["total"])
+    scaled = {}
+    for shop, weeks in found.items():
+        mean = sum(weeks.values()) / len(weeks)
+        scaled[shop] = {week: value / mean for week, value in weeks.items()} if mean else {}
+    return scaled
+
+
+def store_panel(brand: Brand, retailer: Retailer, metric: str = "total_sales") -> list[dict[str, Any]]:
+    """The retailer's own feed as an experiment panel: unit, time (week's Monday), outcome."""
+    rows = (
+        MetricOutcome.objects.filter(
+            brand=brand, performance__retailer=retailer, performance__grain="store", metric=metric
+        )
+        .order_by("performance__placement", "performance__period_start")
+        .values_list("performance__placement", "performance__period_start", "value")
+    )
+    return [{"unit": unit, "time": day.isoformat(), "outcome": float(value)} for unit, day, value in rows]
+
+
+def window(brand: Brand) -> tuple[date | None, date | None]:
+    """First and last day that any metric of the brand covers."""
+    found = PerformanceMetric.objects.filter(brand=brand).aggregate(a=Min("period_start"), b=Max("period_end"))
+    return found["a"], found["b"]

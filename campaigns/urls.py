@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from campaigns import views
+
+urlpatterns = [
+    path("budgets/", views.budgets, name="budget-plans"),
+    path("budgets/<uuid:pk>", views.budget, name="budget-plan"),
+    path("experiments/", views.experiments, name="experiments"),
+    path("experiments/<uuid:pk>", views.experiment, name="experiment"),
+]

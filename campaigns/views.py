@@ -1,0 +1,206 @@
+"""Screens of budgets and experiments."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, render
+from django.urls import NoReverseMatch, reverse
+from django.views.decorators.http import require_GET
+
+from campaigns import charts
+from campaigns.models import BudgetPlan, CurveFit, Experiment
+from rmn.lib import charts as drawing
+from rmn.lib import pages
+from rmn.lib.http import StaffRequest
+
+
+@require_GET
+@login_required
+def budgets(request: StaffRequest) -> HttpResponseBase:
+    """Every plan of the person's brands, newest first."""
+    table = pages.Table(
+        request,
+        BudgetPlan.objects.visible_to(request.user).select_related("brand", "retailer"),
+        title="Budget plans",
+        name="budgets",
+        order="-created_at",
+        columns=[
+            pages.Column("name", "Plan", sort="name", href=lambda row: reverse("budget-plan", args=[row.pk])),
+            pages.Column("brand", "Brand", value=lambda row: row.brand.name),
+            pages.Column("state", "State", value=lambda row: row.state if row.is_finished else row.status),
+            pages.Column("total_budget", "Budget", sort="total_budget", kind="money"),
+            pages.Column("currency", "Currency"),
+            pages.Column("gain", "Over the even split", value=_gain),
+            pages.Column("created_at", "Made", sort="created_at"),
+        ],
+        search=["name"],
+        filters=[pages.Filter("state", "State", BudgetPlan.State.choices)],
+        empty="No plan yet. Fit curves and allocate a budget: python manage.py plan, or POST /api/v1/budget-plans/.",
+    )
+    return table.answer() or render(request, "campaigns/list.html", {"table": table, "title": "Budgets"})
+
+
+def _gain(row: BudgetPlan) -> str:
+    gain = (row.plan.get("even_split") or {}).get("gain_percent")
+    return "" if gain is None else f"{gain:+.1f} %{' (spend assumed)' if row.spend_assumed else ''}"
+
+
+@require_GET
+@login_required
+def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
+    """One plan: where the money goes, why, how sure, and the decision."""
+    plan = get_object_or_404(
+        BudgetPlan.objects.visible_to(request.user).select_related("brand", "retailer", "decided_by"), pk=pk
+    )
+    if not plan.allocations:
+        return render(request, "campaigns/budget.html", {"plan": plan, "run": plan})
+    fit = CurveFit.objects.filter(brand=plan.brand, status=CurveFit.Status.SUCCEEDED).first()
+    names = fit.result.get("names", {}) if fit else {}
+    arms = {arm["id"]: arm for arm in plan.problem.get("arms", [])}
+    last = {name: float(arm.get("last") or 0.0) for name, arm in arms.items()}
+    note = f"From {len(arms)} curves{'; ' + charts.ASSUMED if plan.spend_assumed else ''}"
+    pictures = [
+        charts.allocation(plan.allocations, names, last, plan.currency, note),
+        charts.frontier(plan.plan.get("frontier") or [], plan.currency, note),
+    ]
+    rows = [
+        {
+            "arm": names.get(row["id"], row["id"]),
+            "last": last.get(row["id"], 0.0),
+            "spend": row["spend"],
+            "sales": row["expected_sales"],
+            "low": (row.get("interval") or [None, None])[0],
+            "high": (row.get("interval") or [None, None])[1],
+            "marginal": row["marginal_roas"],
+            "held": row["binding"] or "",
+            "evidence": arms[row["id"]].get("evidence", ""),
+        }
+        for row in sorted(plan.allocations, key=lambda row: -row["spend"])
+    ]
+    table = pages.Table(
+        request,
+        rows,
+        title="Arms",
+        name="arms",
+        columns=[
+            pages.Column("arm", "Arm"),
+            pages.Column("last", "Now", kind="money", unit=plan.currency),
+            pages.Column("spend", "Plan", kind="money", unit=plan.currency),
+            pages.Column("sales", "Expected sales", kind="money", unit=plan.currency),
+            pages.Column("marginal", "Next unit brings"),
+            pages.Column("held", "Held by"),
+            pages.Column("evidence", "Evidence"),
+            pages.Column("low", "Low", kind="money", unit=plan.currency),
+            pages.Column("high", "High", kind="money", unit=plan.currency),
+        ],
+        per_page=100,
+    )
+    context = {
+        "plan": plan,
+        "pictures": pictures,
+        "table": table,
+        "decision": _decision(plan),
+        "split": plan.plan.get("even_split"),
+    }
+    return table.answer() or pages.show(request, "campaigns/budget.html", context, pictures)
+
+
+def _decision(plan: BudgetPlan) -> dict[str, Any] | None:
+    if plan.state != BudgetPlan.State.PROPOSED:
+        return None
+    try:
+        approve, reject = (reverse("decide-plan", args=[plan.pk, outcome]) for outcome in ("approve", "reject"))
+    except NoReverseMatch:  # the app that decides is not there
+        return None
+    interval = plan.plan.get("interval")
+    sure = (
+        "The curves carry no interval."
+        if not interval
+        else f"Sales between {interval[0]:,.0f} and {interval[1]:,.0f} {plan.currency} in 9 of 10 draws of the curves."
+    )
+    evidence = ", ".join(f"{part['share']:.0%} {part['evidence']}" for part in plan.plan.get("evidence", []))
+    return {
+        "title": f"Spend {plan.total_budget:,.0f} {plan.currency} as planned?",
+        "what": "Approving supersedes the plan approved before, and records reasons and a forecast.",
+        "why": plan.plan.get("explanation", ""),
+        "sure": f"{sure} The money rests on: {evidence}.",
+        "risk": "; ".join((plan.plan.get("warnings") or [])[:2]) or "The curves are wrong where spend was never seen.",
+        "approve": approve,
+        "reject": reject,
+    }
+
+
+@require_GET
+@login_required
+def experiments(request: StaffRequest) -> HttpResponseBase:
+    """Every test of the person's brands."""
+    table = pages.Table(
+        request,
+        Experiment.objects.visible_to(request.user).select_related("brand", "retailer"),
+        title="Experiments",
+        name="experiments",
+        order="-created_at",
+        columns=[
+            pages.Column("name", "Experiment", sort="name", href=lambda row: reverse("experiment", args=[row.pk])),
+            pages.Column("brand", "Brand", value=lambda row: row.brand.name),
+            pages.Column("kind", "Kind", sort="kind"),
+            pages.Column("state", "State", sort="state"),
+            pages.Column("mde", "Finds", value=lambda row: _share((row.design.get("best") or row.design).get("mde"))),
+            pages.Column("verdict", "Verdict", value=lambda row: str(row.result.get("verdict", "")).replace("_", " ")),
+            pages.Column("created_at", "Made", sort="created_at"),
+        ],
+        search=["name", "hypothesis"],
+        filters=[pages.Filter("state", "State", Experiment.State.choices)],
+        empty="No experiment yet. Design one: python manage.py design_experiment, or plan a goal such as “prove a network”.",
+    )
+    return table.answer() or render(request, "campaigns/list.html", {"table": table, "title": "Experiments"})
+
+
+def _share(value: Any) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+@require_GET
+@login_required
+def experiment(request: StaffRequest, pk: UUID) -> HttpResponseBase:
+    """One test: its units, power, false alarms, and what it found."""
+    row = get_object_or_404(Experiment.objects.visible_to(request.user).select_related("brand", "retailer"), pk=pk)
+    best = row.design.get("best") or {}
+    pictures = []
+    if best.get("power_at"):
+        points = [{"effect": float(k), "power": v} for k, v in best["power_at"].items()]
+        pictures.append(
+            drawing.picture(
+                drawing.lines("effect", "power", x_title="True lift, share", y_title="Found in past stretches, share"),
+                title=f"A lift of {_share(best['mde'])} is found in four of five"
+                if best.get("mde")
+                else "No lift of the grid is found in four of five",
+                alt="Line of power against the true lift.",
+                rows=sorted(points, key=lambda p: p["effect"]),
+                note=f"Played on {best.get('windows', 0)} past stretches; false alarms in {best['false_positive_rate']:.0%} at a nominal {row.design.get('alpha', 0):.0%}.",
+                key="power",
+            )
+        )
+    if row.result.get("series"):
+        pictures.append(
+            drawing.picture(
+                drawing.lines(
+                    "time", "value", x_title="Period", y_title="Outcome", series="which", x_type="nominal", zero=False
+                ),
+                title="What happened, and what would have",
+                alt="Two lines: observed, and expected without treatment.",
+                rows=[
+                    {"time": p["time"], "which": which, "value": p[which]}
+                    for p in row.result["series"]
+                    for which in ("observed", "expected")
+                ],
+                key="series",
+            )
+        )
+    return pages.show(
+        request, "campaigns/experiment.html", {"experiment": row, "best": best, "pictures": pictures}, pictures
+    )

@@ -1,0 +1,477 @@
+"""What people and programs may ask of feedback: to answer, to take back, to hold a question, to export."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from campaigns.models import Recommendation, Task
+from feedback.answers import Filters, Redaction
+from feedback.domain import formats
+from feedback.models import Export, Feedback, ReviewTask
+from retailers.models import Brand, Membership, memberships
+from rmn.lib.errors import BadInput, RmnError
+
+RESERVED_FOR = timedelta(minutes=10)
+REPEAT_FOR = timedelta(days=30)  # a swapped repeat waits so long for its own reader
+REPEAT_SHARE = 0.07  # of answered pairs come back later with their sides swapped
+REPEAT_EVERY = 8  # answers, then one of the waiting repeats is due
+MOST_READERS = 3
+MOST_CHARACTERS = 20_000
+MOST_QUESTIONS = 20
+REASONS = {  # why an answer, in the trade's words
+    "creative": ["off brand", "not true", "too long", "dull", "wrong product", "breaks a rule"],
+    "budgeting": ["too risky", "ignores stock", "ignores an agreement", "not enough on search", "numbers look wrong"],
+    "measurement": ["too long", "wrong stores", "too costly", "will not convince"],
+    "planning": ["wrong order", "step missing", "too costly", "not now"],
+}
+CORRECTED = ["fact", "tone", "claim", "length", "compliance"]  # what a correction is about
+# Control characters but tab and line feed, and marks that turn the reading direction around.
+UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+class AlreadyAnswered(RmnError):
+    """This person has answered this question; what they said stands."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+def clean(text: str) -> str:
+    """Typed text without control characters and without marks that reverse what is read."""
+    return UNWANTED.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+def checked(text: str, brand: Brand, name: str = "text") -> str:
+    """Typed text as it is kept: clean, of a bearable length, personal data masked under the brand's key.
+
+    Raises:
+        BadInput: it is longer than any draft.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise BadInput(f"{name}: {len(text):,} characters; at most {MOST_CHARACTERS:,} are taken, so shorten it")
+    return Redaction().mask(clean(text), brand)
+
+
+def brand_of(user: Any, asked: Brand | None) -> Brand:
+    """The brand meant: the one named, else the person's only one.
+
+    Raises:
+        BadInput: several, and none named.
+    """
+    if asked is not None:
+        return asked
+    mine = list(Brand.objects.for_user(user)[:2])
+    if len(mine) == 1:
+        return mine[0]
+    if not mine:
+        raise BadInput("brand: you act for none; ask ops staff to add you to one")
+    raise BadInput("brand: you act for several, so name one")
+
+
+# -- answers
+
+
+@transaction.atomic
+def give(
+    *,
+    by: Any,
+    recommendation: Recommendation,
+    kind: str,
+    value: int | None = None,
+    outcome: str = "",
+    other: Recommendation | None = None,
+    strength: int = 1,
+    text: str = "",
+    reasons: Sequence[str] = (),
+    note: str = "",
+    seconds: float | None = None,
+    shown_first: str = "",
+    question: ReviewTask | None = None,
+) -> Feedback:
+    """Keep one answer with all it should know about what was judged.
+
+    Raises:
+        BadInput: the answer does not fit its kind, or the draft was withdrawn.
+    """
+    _fits(kind, recommendation, other, value, outcome, text)
+    return Feedback.objects.create(
+        brand=recommendation.brand,
+        retailer=recommendation.retailer,
+        task=recommendation.task,
+        kind=kind,
+        recommendation=recommendation,
+        other=other,
+        value=value,
+        outcome=outcome,
+        strength=strength,
+        text=checked(text, recommendation.brand),
+        reasons=[clean(str(reason))[:40] for reason in reasons][:20],
+        note=checked(note, recommendation.brand, "note"),
+        prompt=recommendation.prompt,
+        prompt_version=recommendation.prompt_version,
+        prompt_cluster=recommendation.prompt_cluster,
+        sampling=recommendation.sampling,
+        adapter_digest=recommendation.adapter_digest,
+        other_adapter_digest=other.adapter_digest if other else "",
+        seconds=seconds,
+        shown_first=shown_first,
+        review_task=question,
+        is_gold=bool(question and question.is_gold),
+        by=by,
+    )
+
+
+def _fits(
+    kind: str,
+    recommendation: Recommendation,
+    other: Recommendation | None,
+    value: int | None,
+    outcome: str,
+    text: str,
+) -> None:
+    for one in (recommendation, other):
+        if one is not None and one.status == Recommendation.Status.WITHDRAWN:
+            raise BadInput(f"recommendation {one.uuid}: it was withdrawn, so no more feedback is taken")
+    if kind == Feedback.Kind.THUMB and value not in (-1, 1):
+        raise BadInput(f"value {value!r}: a thumb is 1 (up) or -1 (down)")
+    if kind == Feedback.Kind.RATING and (value is None or not 1 <= value <= 5):
+        raise BadInput(f"value {value!r}: a rating is 1 to 5 stars")
+    if kind == Feedback.Kind.CORRECTION:
+        if not clean(text):
+            raise BadInput("text: a correction needs the corrected text")
+        if clean(text) == clean(recommendation.text):
+            raise BadInput("text: nothing was changed; if the draft is right as it stands, give a thumb up")
+    if kind == Feedback.Kind.PAIR:
+        if other is None:
+            raise BadInput("other: a pair needs a second recommendation")
+        if other.pk == recommendation.pk:
+            raise BadInput("a and b: a recommendation cannot be compared with itself")
+        if (other.brand_id, other.task) != (recommendation.brand_id, recommendation.task):
+            raise BadInput("a and b: both must be of the same brand and the same task")
+        if outcome not in Feedback.Outcome.values:
+            raise BadInput(f"outcome {outcome!r}: one of {', '.join(Feedback.Outcome.values)}")
+
+
+@transaction.atomic
+def give_raw_pair(
+    *,
+    by: Any,
+    brand: Brand,
+    prompt: str,
+    chosen: str,
+    rejected: str,
+    task: str = Task.CREATIVE,
+    strength: int = 1,
+    note: str = "",
+) -> Feedback:
+    """Keep a preference between two texts that are no recommendations of ours.
+
+    Raises:
+        BadInput: a text is missing, too long, or both are the same.
+    """
+    prompt, chosen = checked(prompt, brand, "prompt"), checked(chosen, brand, "chosen")
+    rejected = checked(rejected, brand, "rejected")
+    for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        if not text:
+            raise BadInput(f"{name}: empty; a preference needs the prompt and both texts")
+    if chosen == rejected:
+        raise BadInput("chosen and rejected: the same text; a preference needs two different ones")
+    return Feedback.objects.create(
+        brand=brand,
+        task=task,
+        kind=Feedback.Kind.PAIR,
+        outcome=Feedback.Outcome.A,
+        strength=strength,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        note=checked(note, brand, "note"),
+        by=by,
+    )
+
+
+@transaction.atomic
+def answer(question: ReviewTask, *, by: Any, kind: str = "", shown_at: datetime | None = None, **said: Any) -> Feedback:
+    """Answer a question of the queue, free it, and decide whether it needs another reader.
+
+    One draft may be answered in another way than asked: a better wording where stars were wanted.
+
+    A stale reservation loses no work: an answer given in earnest counts, even when somebody else has
+    taken the question over meanwhile.
+
+    Raises:
+        AlreadyAnswered: by this person, in another tab or by a second click; what they said stands.
+        BadInput: the answer does not fit, or the draft was withdrawn.
+    """
+    question = ReviewTask.objects.select_for_update().get(pk=question.pk)
+    stands = Feedback.objects.filter(review_task=question, by=by, undone_at=None).first()
+    if stands is not None:
+        raise AlreadyAnswered(str(stands.uuid))
+    if question.status == ReviewTask.Status.WITHDRAWN:
+        raise BadInput("This question was withdrawn meanwhile; your answer was not kept. Take the next one.")
+    now = timezone.now()
+    seconds = (now - shown_at).total_seconds() if shown_at else None
+    row = give(
+        by=by,
+        recommendation=question.recommendation,
+        other=question.other,
+        kind=question.kind if question.other_id else kind or question.kind,
+        question=question,
+        seconds=seconds,
+        **said,
+    )
+    if question.reserved_by_id == by.pk:
+        question.reserved_by = question.reserved_until = None
+    _settle(question)
+    if question.kind == Feedback.Kind.PAIR and not question.is_gold and question.repeats_id is None:
+        _repeat_later(question, by)
+    return row
+
+
+def _settle(question: ReviewTask) -> None:
+    """Open, disputed or done, by the answers that stand."""
+    said = list(question.answers.filter(undone_at=None, origin=Feedback.Origin.HUMAN))
+    alike = [row for row in said if row.kind == question.kind]
+    status = ReviewTask.Status
+    question.status = status.OPEN
+    if question.repeats_id or len(said) >= max(question.votes_wanted, 1):
+        split = not question.repeats_id and differ(question.kind, alike)
+        question.status = status.DISPUTED if split and len(said) < MOST_READERS else status.DONE
+    question.save(update_fields=["status", "reserved_by", "reserved_until"])
+
+
+def differ(kind: str, said: Sequence[Feedback]) -> bool:
+    """Whether people disagree enough to ask one more: other outcomes, or stars two apart; texts never."""
+    if len(said) < 2 or kind == Feedback.Kind.CORRECTION:
+        return False
+    if kind == Feedback.Kind.RATING:
+        stars = [row.value or 0 for row in said]
+        return max(stars) - min(stars) >= 2
+    words = [row.outcome or str(row.value) for row in said]
+    return 2 * max(words.count(word) for word in words) <= len(words)
+
+
+def _repeat_later(question: ReviewTask, by: Any) -> None:
+    """Now and then the same reader sees a pair again, sides swapped: it measures them, not the drafts."""
+    if random.random() >= REPEAT_SHARE:
+        return
+    ReviewTask.objects.create(
+        brand=question.brand,
+        retailer=question.retailer,
+        task=question.task,
+        kind=question.kind,
+        recommendation=question.recommendation,
+        other=question.other,
+        priority=question.priority,
+        repeats=question,
+        reserved_by=by,
+        reserved_until=timezone.now() + REPEAT_FOR,
+    )
+
+
+@transaction.atomic
+def undo(row: Feedback, by: Any) -> Feedback:
+    """Undo one's own answer: it no longer counts, and its question waits for this person again."""
+    if row.by_id != by.pk:
+        raise BadInput("Only the person who gave an answer can take it back.")
+    if row.undone_at is not None:
+        return row
+    row.undone_at = timezone.now()
+    row.save(update_fields=["undone_at"])
+    if row.review_task_id:
+        question = ReviewTask.objects.select_for_update().get(pk=row.review_task_id)
+        waiting = ReviewTask.objects.filter(repeats=question, reserved_by=by, status=ReviewTask.Status.OPEN)
+        waiting.filter(answers=None).delete()
+        if question.status != ReviewTask.Status.WITHDRAWN:
+            if question.reserved_by_id in (None, by.pk) or (question.reserved_until or row.undone_at) <= row.undone_at:
+                question.reserved_by, question.reserved_until = by, row.undone_at + RESERVED_FOR
+            _settle(question)
+    return row
+
+
+# -- the queue
+
+
+def waiting_for(user: Any, *, brand: Brand | None = None, task: str = "", kind: str = "", view: str = "mine") -> Any:
+    """Questions this person could answer now, most needed first.
+
+    Priority comes first (what the gate still needs), then disputes, then what has fewest answers left
+    to give; swapped repeats come last, between the others only when due.
+    """
+    rows = ReviewTask.objects.visible_to(user).free(timezone.now(), user)
+    for name, asked in (("brand", brand), ("task", task), ("kind", kind)):
+        if asked:
+            rows = rows.filter(**{name: asked})
+    if view == "disputed":
+        rows = rows.disputed()
+    return rows.order_by("-priority", F("repeats").asc(nulls_first=True), "status", "pk")
+
+
+def next_task(
+    *, by: Any, brand: Brand, task: str, kind: str = "", view: str = "mine", skipped: Sequence[str] = ()
+) -> ReviewTask | None:
+    """Reserve the question this person should answer next, and return it; None when nothing waits.
+
+    What they hold already comes first, so a reload shows the same one. Skipped ones wait for the end.
+    """
+    rows = waiting_for(by, brand=brand, task=task, kind=kind, view=view)
+    held = rows.filter(reserved_by=by, repeats=None, reserved_until__gt=timezone.now()).exclude(uuid__in=skipped)
+    due = rows.filter(repeats__isnull=False) if _repeat_is_due(by, brand, task) else rows.none()
+    fresh = rows.filter(repeats=None).exclude(uuid__in=skipped)
+    leftover = rows.filter(repeats__isnull=False)
+    for found in itertools.chain(held[:1], due[:1], fresh[:20], leftover[:1], rows.filter(uuid__in=skipped)[:20]):
+        if reserve(found, by=by):
+            return ReviewTask.objects.select_related("recommendation", "other", "brand", "retailer").get(pk=found.pk)
+    return None
+
+
+def _repeat_is_due(by: Any, brand: Brand, task: str) -> bool:
+    given = Feedback.objects.filter(by=by, brand=brand, task=task, undone_at=None).count()
+    return given > 0 and given % REPEAT_EVERY == 0
+
+
+def reserve(question: ReviewTask, *, by: Any) -> bool:
+    """Hold a question for ten minutes, or hold it longer; False where somebody else has it."""
+    now = timezone.now()
+    free = Q(reserved_by=None) | Q(reserved_by=by) | Q(reserved_until__lt=now)
+    until = now + (REPEAT_FOR if question.repeats_id else RESERVED_FOR)
+    mine = ReviewTask.objects.filter(free, pk=question.pk, status__in=ReviewTask.WAITING)
+    return bool(mine.update(reserved_by=by, reserved_until=until))
+
+
+def release(question: ReviewTask, *, by: Any) -> None:
+    """Let go of a question, so that the next person can have it; a repeat stays its reader's."""
+    ReviewTask.objects.filter(pk=question.pk, reserved_by=by, repeats=None).update(
+        reserved_by=None, reserved_until=None
+    )
+
+
+def swapped_side(question: ReviewTask, by: Any) -> str:
+    """The side that stands first: by chance, and in a repeat the other one than last time."""
+    if question.repeats_id:
+        before = Feedback.objects.filter(review_task=question.repeats_id, by=by, undone_at=None).first()
+        if before is not None and before.shown_first:
+            return "b" if before.shown_first == "a" else "a"
+    return random.choice("ab")
+
+
+@transaction.atomic
+def ask(
+    *,
+    recommendation: Recommendation,
+    kind: str,
+    other: Recommendation | None = None,
+    votes_wanted: int = 1,
+    priority: float = 0.0,
+    expected: str = "",
+) -> ReviewTask:
+    """Put a question to people; ``expected`` makes it a gold pair that measures its readers.
+
+    Raises:
+        BadInput: a pair without its other half, or of two brands or tasks.
+    """
+    probe = {"thumb": 1, "rating": 3}.get(kind)
+    _fits(kind, recommendation, other, probe, "tie", "anything at all but the draft")
+    return ReviewTask.objects.create(
+        brand=recommendation.brand,
+        retailer=recommendation.retailer,
+        task=recommendation.task,
+        kind=kind,
+        recommendation=recommendation,
+        other=other,
+        votes_wanted=votes_wanted,
+        priority=priority,
+        expected=expected,
+        is_gold=bool(expected),
+    )
+
+
+def prioritize(needs: Mapping[int, tuple[float, int | None]]) -> int:
+    """Write what the gate still needs: by the question's key its priority and the votes until a decision."""
+    changed = 0
+    for key, (priority, votes) in needs.items():
+        changed += ReviewTask.objects.filter(pk=key).update(priority=priority, votes_for_decision=votes)
+    return changed
+
+
+@transaction.atomic
+def fill_queue(
+    *, by: Any, brand: Brand, task: str, kind: str, count: int = MOST_QUESTIONS, untouched: bool = False
+) -> int:
+    """Make questions of drafts on offer that nobody was asked about in this way; returns how many.
+
+    Pairs are two different texts that answer the same brief, by preference from two adapters.
+    ``untouched`` leaves out drafts that were asked about in any way.
+    """
+    drafts = Recommendation.objects.visible_to(by).filter(brand=brand, task=task, status=Recommendation.Status.OFFERED)
+    asked = ReviewTask.objects.filter(brand=brand, task=task)
+    if untouched:
+        drafts = drafts.exclude(pk__in=asked.values("recommendation"))
+        drafts = drafts.exclude(pk__in=asked.exclude(other=None).values("other"))
+    asked = asked.filter(kind=kind)
+    readers = Membership.objects.filter(brand=brand, user__is_active=True).values("user").distinct().count()
+    wanted = 2 if readers > 1 and kind != Feedback.Kind.CORRECTION else 1
+    if kind == Feedback.Kind.PAIR:
+        known = set(asked.values_list("recommendation", "other"))
+        found: list[tuple[Recommendation, Recommendation | None]] = [*_pairs(drafts, known)[:count]]
+    else:
+        fresh = drafts.exclude(pk__in=asked.values("recommendation"))
+        if kind == Feedback.Kind.CORRECTION:
+            fresh = fresh.exclude(text="").filter(plan=None, experiment=None)
+        found = [(draft, None) for draft in fresh.order_by("-pk")[:count]]
+    for one, other in found:
+        ask(recommendation=one, other=other, kind=kind, votes_wanted=wanted)
+    return len(found)
+
+
+def _pairs(drafts: Any, known: set[tuple[int, int]]) -> list[tuple[Recommendation, Recommendation]]:
+    by_brief: dict[str, list[Recommendation]] = {}
+    for draft in drafts.order_by("-pk")[:2000]:
+        by_brief.setdefault(draft.prompt_cluster or draft.prompt or draft.title, []).append(draft)
+    used: set[int] = set()
+    found = []
+    for same in by_brief.values():
+        for one, other in sorted(
+            itertools.combinations(same[:12], 2), key=lambda two: two[0].adapter_digest == two[1].adapter_digest
+        ):
+            new = (one.pk, other.pk) not in known and (other.pk, one.pk) not in known
+            if new and not {one.pk, other.pk} & used and _content(one) != _content(other):
+                used |= {one.pk, other.pk}
+                found.append((one, other))
+    return found
+
+
+def _content(draft: Recommendation) -> str:
+    return f"{draft.text}\n{draft.content}" if draft.content else draft.text
+
+
+# -- exports
+
+
+@transaction.atomic
+def request_export(*, brand: Brand, by: Any, format: str = "trl", filters: Filters = Filters()) -> Export:  # noqa: A002, B008
+    """Record the wish for a file of answers, and queue the work.
+
+    Raises:
+        BadInput: there is no such format.
+    """
+    if format not in formats.FORMATS:
+        raise BadInput(f"format {format!r}: there is none of that name, only {', '.join(formats.FORMATS)}")
+    run = Export.objects.create(brand=brand, task=filters.task, format=format, filters=filters.row(), requested_by=by)
+    run.enqueue()
+    return run
+
+
+def may_see_everyone(user: Any) -> bool:
+    """Whether somebody leads readers, and so sees their figures too."""
+    return bool(user.is_superuser) or any(m.role == "ops" for m in memberships(user))

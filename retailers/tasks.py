@@ -1,0 +1,76 @@
+"""Work on feeds that outlives a request."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from celery import shared_task
+from django.conf import settings
+
+from retailers import loads
+from retailers.connectors.files import open_feed
+from retailers.domain import harmonizer
+from retailers.domain import mapping as mappings
+from retailers.models import FeedLoad
+from rmn.lib.errors import BadInput
+from rmn.lib.tasks import TenantTask
+
+# -- feeds
+
+
+@shared_task(base=TenantTask)
+def load_feed(run_id: str) -> None:
+    """Harmonize a stored file and bring it into the metrics, whole or not at all."""
+    run = FeedLoad.objects.select_related("brand", "retailer", "mapping").get(pk=run_id)
+    if run.is_finished:  # the broker delivered the message twice
+        return
+    with run.tracked(), tempfile.TemporaryDirectory(prefix="rmn-load-") as folder:
+        ingest(run, Path(folder) / "out")
+
+
+def ingest(run: FeedLoad, out: Path) -> dict[str, Any]:
+    """The work of one load, inside ``run.tracked()``; returns the report with what the load changed."""
+    mapping = mapping_of(run)
+    path = stored(run)
+    run.report(0.05, "Reading the file")
+    with open_feed(path, mapping.dialect, mapping.wanted) as feed:
+        report = harmonizer.run(
+            feed,
+            mapping,
+            out,
+            as_of=datetime.fromisoformat(run.config["as_of"]) if run.config.get("as_of") else None,
+            period=_days(run.config.get("period")),
+            name=run.file_name,
+        )
+    run.report(0.5, f"{report['rows_accepted']:,} rows to load, {report['rows_quarantined']:,} in quarantine")
+    report["load"] = loads.upsert(out, run, mapping)
+    loads.record(run, report)
+    return report
+
+
+def mapping_of(run: FeedLoad) -> mappings.MappingFile:
+    """The mapping a load was wished with: a stored version, the text it carried, or a shipped name."""
+    if run.mapping is not None:
+        return mappings.parse(run.mapping.yaml, str(run.mapping))
+    if run.config.get("yaml"):
+        return mappings.parse(run.config["yaml"], run.config.get("mapping") or "mapping")
+    if run.config.get("mapping"):
+        return mappings.shipped(run.config["mapping"])
+    raise BadInput(f"{run.file_name}: no mapping was chosen; choose one, or draft one with infer_mapping")
+
+
+def stored(run: FeedLoad) -> Path:
+    path = Path(settings.MEDIA_ROOT) / run.file_path
+    if not run.file_path or not path.is_file():
+        raise BadInput(f"{run.file_name}: the file is no longer kept; upload it again")
+    return path
+
+
+def _days(text: str | None) -> tuple[date, date] | None:
+    if not text:
+        return None
+    start, _, end = text.partition(":")
+    return date.fromisoformat(start), date.fromisoformat(end or start)

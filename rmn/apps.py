@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
+
+
+class ConsoleConfig(AdminConfig):
+    default_site = "rmn.console.Console"
+
+
+class RmnConfig(AppConfig):
+    name = "rmn"
+    default = True
+
+    def ready(self) -> None:
+        # shared_task binds to the current Celery app; rmn/__init__ stays empty so that pure code
+        # may import rmn.lib, hence here.
+        from rmn.celery import app
+        from rmn.lib import tenancy
+
+        app.set_default()
+        tenancy.watch_connections()

@@ -1,0 +1,14 @@
+"""The Celery application: how work travels, and what is never lost on the way."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmn.settings")
+
+app = Celery("rmn")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(["rmn", "retailers", "campaigns", "feedback", "agents", "training"])

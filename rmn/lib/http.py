@@ -1,0 +1,171 @@
+"""What a request carries: a typed user, HTMX's facts, and the brands it acts for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, connection, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django_htmx.middleware import HtmxDetails
+from rest_framework_simplejwt.authentication import JWTAuthentication
+from rest_framework_simplejwt.exceptions import AuthenticationFailed, InvalidToken
+
+from rmn.lib import tenancy
+
+# Alpine, which the console is built on, evaluates expressions; our own screens run no such thing.
+CONSOLE_POLICY = {
+    "script-src": ["'self'", "'unsafe-inline'", "'unsafe-eval'"],
+    "style-src": ["'self'", "'unsafe-inline'"],
+}
+
+
+class StaffRequest(HttpRequest):
+    user: User
+    htmx: HtmxDetails
+
+
+class TenantMiddleware:
+    """Sets the brands a request acts for, and clears them when it is answered.
+
+    The tenant comes from who is logged in (session or bearer token), never from what the client
+    says. On PostgreSQL the whole request runs in one transaction that carries the scope.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        person = acting_user(request)
+        request.acting_user = person  # type: ignore[attr-defined]
+        with scope_of(person):
+            if request.path.startswith(f"/{settings.ADMIN_PATH}"):
+                response = self.get_response(request)
+                response._csp_update = CONSOLE_POLICY  # type: ignore[attr-defined]
+            else:
+                response = self._answer(request, person)
+        if response.streaming and hasattr(response, "streaming_content"):
+            response.streaming_content = _within(person, response.streaming_content)
+        return response
+
+    def _answer(self, request: HttpRequest, person: Any) -> HttpResponseBase:
+        key = request.headers.get("Idempotency-Key", "")
+        path = request.path
+        if (
+            key
+            and person is not None
+            and request.method == "POST"
+            and path.startswith("/api/v1/")
+            and "/token/" not in path
+        ):
+            return answer_once(request, person, key, self.get_response)
+        return self.get_response(request)
+
+
+def acting_user(request: HttpRequest) -> Any:
+    """Who asks: the bearer of a valid token, else the session's user, else nobody."""
+    if request.headers.get("Authorization", "").startswith("Bearer "):
+        try:
+            found = JWTAuthentication().authenticate(request)  # type: ignore[arg-type]  # reads headers alone
+        except (AuthenticationFailed, InvalidToken):
+            return None
+        return found[0] if found else None
+    user = getattr(request, "user", None)
+    return user if user is not None and user.is_authenticated else None
+
+
+@contextmanager
+def scope_of(person: Any) -> Iterator[None]:
+    """The rest of the block acts for this person's brands; on PostgreSQL in one transaction."""
+    if person is None:
+        scope: Any = tenancy.nobody()
+    else:
+        brands = apps.get_model("retailers", "Brand").objects
+        if brands.sees_all(person):
+            scope = tenancy.everyone()
+        else:
+            members = apps.get_model("retailers", "Membership").objects
+            scope = tenancy.acting_for(members.filter(user=person, brand__isnull=False).values_list("brand", flat=True))
+    if connection.vendor == "postgresql":
+        with transaction.atomic(), scope:
+            yield
+    else:
+        with scope:
+            yield
+
+
+def _within(person: Any, content: Iterable[Any]) -> Iterator[Any]:
+    """A streamed answer is made after the middleware has gone; it keeps the request's scope."""
+    with scope_of(person):
+        yield from content
+
+
+def answer_once(
+    request: HttpRequest, person: Any, key: str, get_response: Callable[[HttpRequest], HttpResponseBase]
+) -> HttpResponseBase:
+    """Answer a POST that carries an Idempotency-Key: the first time by doing it, then from memory.
+
+    The key is stored in the same transaction as the effect, so neither stands without the other.
+    """
+    keys = apps.get_model("retailers", "IdempotencyKey").objects
+    body = (
+        request.body
+        if "multipart" not in (request.content_type or "")
+        else str(request.META.get("CONTENT_LENGTH")).encode()
+    )
+    digest = hashlib.sha256(request.get_full_path().encode() + b"\n" + body).hexdigest()
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                row = keys.create(user=person, key=key[:120], path=request.path[:200], body_sha256=digest)
+        except IntegrityError:
+            row = keys.get(user=person, key=key[:120])
+            return _answer_again(row, digest)
+        response = get_response(request)
+        if response.status_code >= 500 or response.status_code == 429 or response.streaming:
+            row.delete()  # nothing was promised: it may be tried again
+            return response
+        content = getattr(response, "content", None)
+        try:
+            row.response = json.loads(content or b"null")
+        except ValueError:
+            row.delete()
+            return response
+        row.status_code = response.status_code
+        row.save(update_fields=["status_code", "response"])
+        return response
+
+
+def _answer_again(row: Any, digest: str) -> HttpResponse:
+    if row.body_sha256 != digest:
+        return problem_response(
+            422, "Idempotency-Key used before", "This key came with another request. Use a new key for a new request."
+        )
+    if row.status_code is None:
+        return problem_response(
+            409, "Still working", "The first request with this key is not answered yet. Try again shortly."
+        )
+    answer = JsonResponse(row.response, status=row.status_code, safe=False)
+    answer["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def problem_response(status: int, title: str, detail: str) -> HttpResponse:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JsonResponse(body, status=status, content_type="application/problem+json")
+
+
+def navigation(request: HttpRequest) -> dict[str, Any]:
+    """What every page's frame needs: the person's brands and roles."""
+    person = getattr(request, "user", None)
+    if person is None or not person.is_authenticated:
+        return {"my_brands": [], "my_roles": set()}
+    brands = apps.get_model("retailers", "Brand").objects.for_user(person)
+    held = {m.role for m in apps.get_model("retailers", "Membership").objects.filter(user=person)}
+    return {"my_brands": brands, "my_roles": held | ({"ops"} if person.is_superuser else set())}

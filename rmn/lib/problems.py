@@ -1,0 +1,81 @@
+"""What the API's settings name: pages, allowances, and errors as problem details."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.pagination import CursorPagination
+from rest_framework.response import Response
+from rest_framework.throttling import SimpleRateThrottle
+
+from rmn.lib.errors import RmnError
+
+
+class Pages(CursorPagination):
+    """Lists as ``{next, previous, results}``; a cursor stays right while rows arrive."""
+
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 500
+    ordering = "-pk"
+
+    def get_ordering(self, request: Any, queryset: Any, view: Any) -> tuple[str, ...]:  # noqa: ARG002
+        """Newest first; runs have random keys and go by their date."""
+        names = {field.name for field in queryset.model._meta.get_fields()}
+        return ("-created_at", "-pk") if "lease_token" in names else ("-pk",)
+
+
+class BrandThrottle(SimpleRateThrottle):
+    """One allowance per person, so that a tenant's flood does not starve the others."""
+
+    scope = "brand"
+
+    def get_cache_key(self, request: Any, view: Any) -> str | None:  # noqa: ARG002
+        if not request.user or not request.user.is_authenticated:
+            return self.cache_format % {"scope": "anonymous", "ident": self.get_ident(request)}
+        return self.cache_format % {"scope": self.scope, "ident": request.user.pk}
+
+
+class Problem(RmnError):
+    """An answer other than the wished one, as RFC 9457 has it."""
+
+    def __init__(self, status_code: int, title: str, detail: str = "") -> None:
+        super().__init__(status_code, title, detail)
+        self.status_code, self.title, self.detail = status_code, title, detail
+
+
+def problem(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Errors as RFC 9457 problem details; unknown errors stay the server's 500."""
+    from rest_framework.views import exception_handler, set_rollback  # they read this module through the settings
+
+    if isinstance(error, Problem):
+        set_rollback()
+        return _answer(error.status_code, error.title, error.detail)
+    if isinstance(error, ValidationError):
+        error = exceptions.ValidationError(getattr(error, "message_dict", None) or error.messages)
+    if isinstance(error, RmnError):
+        set_rollback()
+        return _answer(503 if error.retryable else 422, type(error).__name__, str(error))
+    response = exception_handler(error, context)
+    if response is None:
+        return None
+    if isinstance(error, Http404 | exceptions.NotFound):
+        return _answer(404, "Not found", "There is nothing here that you may see.")
+    if isinstance(error, PermissionDenied | exceptions.PermissionDenied):
+        return _answer(403, "Not allowed", str(getattr(error, "detail", "")) or "Your role does not include this.")
+    if isinstance(error, exceptions.ValidationError):
+        return _answer(400, "Invalid input", "See errors.", errors=response.data)
+    detail = response.data.get("detail", "") if isinstance(response.data, dict) else ""
+    answer = _answer(response.status_code, str(getattr(error, "default_detail", "Error")).rstrip("."), str(detail))
+    for name in ("Retry-After", "WWW-Authenticate"):
+        if response.has_header(name):
+            answer[name] = response[name]
+    return answer
+
+
+def _answer(code: int, title: str, detail: str, **extra: Any) -> Response:
+    body = {"type": "about:blank", "title": title, "status": code, "detail": detail, **extra}
+    return Response(body, status=code, content_type="application/problem+json")

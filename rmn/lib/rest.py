@@ -1,0 +1,136 @@
+"""What every endpoint shares: rows a person may see, references by address, roles that may change."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.http import Http404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import mixins, permissions, serializers, viewsets
+from rest_framework.response import Response
+
+
+class MayChange(permissions.BasePermission):
+    """Any member reads; the roles in the view's ``change_roles`` change. Ops may do all."""
+
+    def has_permission(self, request: Any, view: Any) -> bool:
+        if not request.user or not request.user.is_authenticated:
+            return False
+        if request.method in permissions.SAFE_METHODS:
+            return True
+        wanted = getattr(view, "change_roles", set()) | {"ops"}
+        held = set(request.user.memberships.values_list("role", flat=True))
+        return request.user.is_superuser or bool(held & wanted)
+
+
+@extend_schema_field(OpenApiTypes.STR)
+class Reference(serializers.RelatedField):
+    """Another row by its address: a slug for brands and retailers (a UUID is taken too), else a UUID.
+
+    Only rows the asking person may see can be named; another brand's row is as unknown as none.
+    """
+
+    default_error_messages = {"unknown": "There is no {name} '{value}' that you may see."}
+
+    def to_representation(self, value: Any) -> str:
+        return str(getattr(value, "slug", None) or value.uuid)
+
+    def to_internal_value(self, data: Any) -> Any:
+        queryset: Any = self.get_queryset()
+        request = self.context.get("request")
+        if request is not None and hasattr(queryset, "visible_to"):
+            queryset = queryset.visible_to(request.user)
+        row = queryset.filter(address(queryset.model, data)).first()
+        if row is None:
+            self.fail("unknown", name=queryset.model._meta.verbose_name, value=str(data)[:80])
+        return row
+
+    def use_pk_only_optimization(self) -> bool:
+        return False
+
+    def get_choices(self, cutoff: Any = None) -> dict[Any, Any]:  # noqa: ARG002
+        return {}
+
+
+def address(model: type[models.Model], value: Any) -> models.Q:
+    """The look-up of a row by what a client calls it; nothing matches a malformed one."""
+    names = {field.name for field in model._meta.get_fields()}
+    try:
+        key = uuid.UUID(str(value))
+    except ValueError:
+        return models.Q(slug=str(value)) if "slug" in names else models.Q(pk__in=[])
+    return models.Q(uuid=key) if "uuid" in names else models.Q(pk=key)
+
+
+class RowSerializer(serializers.ModelSerializer):
+    """A row with its UUID as ``id`` and its relations by address."""
+
+    id = serializers.UUIDField(source="uuid", read_only=True)
+    serializer_related_field = Reference
+
+    def build_relational_field(self, field_name: str, relation_info: Any) -> Any:
+        cls, kwargs = super().build_relational_field(field_name, relation_info)
+        if cls is Reference:
+            kwargs.pop("view_name", None)
+            if relation_info.related_model._meta.label == "auth.User":
+                return serializers.SlugRelatedField, {"slug_field": "username", "read_only": True}
+        return cls, kwargs
+
+
+RUN_FIELDS = [
+    "id",
+    "brand",
+    "status",
+    "progress",
+    "step",
+    "error",
+    "attempts",
+    "created_at",
+    "started_at",
+    "finished_at",
+]
+
+
+class Rows(viewsets.GenericViewSet):
+    """Base of all resources: rows the person may see, found by UUID, filtered by allowlist."""
+
+    permission_classes = [MayChange]
+    change_roles: set[str] = set()
+    filterset_fields: list[str] = []
+    lookup_url_kwarg = "id"
+    lookup_value_regex = "[^/]+"
+
+    def get_queryset(self) -> Any:
+        queryset: Any = super().get_queryset()
+        if getattr(self, "swagger_fake_view", False):
+            return queryset.none()
+        return queryset.visible_to(self.request.user)
+
+    def get_object(self) -> Any:
+        queryset = self.filter_queryset(self.get_queryset())
+        row = queryset.filter(address(queryset.model, self.kwargs["id"])).first()
+        if row is None:
+            raise Http404
+        self.check_object_permissions(self.request, row)
+        return row
+
+    def accepted(self, run: Any) -> Response:
+        """Long work answers 202 with its run."""
+        return Response(
+            {"id": str(run.pk), "kind": run.kind, "status": run.status, "url": f"/api/v1/runs/{run.pk}/"},
+            status=202,
+            headers={"Location": f"/api/v1/runs/{run.pk}/"},
+        )
+
+
+class ReadOnlyRows(mixins.ListModelMixin, mixins.RetrieveModelMixin, Rows):
+    """Lists and shows; changes go through named actions or elsewhere."""
+
+
+class WritableRows(mixins.CreateModelMixin, mixins.UpdateModelMixin, ReadOnlyRows):
+    """Lists, shows, creates and changes; nothing is deleted here."""
+
+    http_method_names = ["get", "post", "patch", "head", "options"]

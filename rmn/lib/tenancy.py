@@ -1,0 +1,86 @@
+"""Which brands the running code acts for.
+
+A context variable holds the scope; a request, a task and a command each set it at their door and
+clear it on the way out. Querysets filter by ``visible_to(user)``; on PostgreSQL row-level security
+reads the same scope from ``rmn.brands`` as the second net, so that a forgotten filter shows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from django.db import connections
+from django.db.backends.signals import connection_created
+
+from rmn.lib.errors import RmnError
+
+EVERYONE = "*"
+NOBODY = ""
+_scope: ContextVar[str] = ContextVar("rmn_brands", default=NOBODY)
+
+
+class NoTenant(RmnError):
+    """Work began without saying for which brand; it does nothing rather than guess."""
+
+
+def current() -> str:
+    """The scope in force: '*', '' or brand keys joined by commas."""
+    return _scope.get()
+
+
+@contextmanager
+def acting_for(brand_ids: Iterable[int]) -> Iterator[None]:
+    """Run the block for these brands (primary keys) and no other."""
+    with _within(",".join(str(int(key)) for key in sorted(set(brand_ids)))):
+        yield
+
+
+@contextmanager
+def everyone() -> Iterator[None]:
+    """Run the block for all brands: ops staff, migrations, the operator's commands."""
+    with _within(EVERYONE):
+        yield
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    with _within(NOBODY):
+        yield
+
+
+@contextmanager
+def _within(scope: str) -> Iterator[None]:
+    token = _scope.set(scope)
+    _apply_to_open_connections()
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+        _apply_to_open_connections()
+
+
+def watch_connections() -> None:
+    """Tell every new PostgreSQL connection the scope in force when it opens."""
+    connection_created.connect(_on_connect, dispatch_uid="rmn_tenancy")
+
+
+def _on_connect(connection: Any, **_: Any) -> None:
+    _apply(connection)
+
+
+def _apply_to_open_connections() -> None:
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is not None:
+            _apply(connection)
+
+
+def _apply(connection: Any) -> None:
+    if connection.vendor != "postgresql" or connection.needs_rollback or connection.connection.closed:
+        return
+    # Inside a transaction the setting dies with it, so that a pooled connection carries nothing over.
+    local = connection.in_atomic_block
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('rmn.brands', %s, %s)", [_scope.get(), local])

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.auth import views as auth
+from django.urls import include, path
+from django_prometheus.exports import ExportToDjangoView
+
+from rmn import health, views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("runs/<uuid:pk>", views.run, name="run"),
+    path("runs/<uuid:pk>/cancel", views.cancel_run, name="cancel-run"),
+    path("runs/<uuid:pk>/retry", views.retry_run, name="retry-run"),
+    path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout/", auth.LogoutView.as_view(), name="logout"),
+    path("password/", auth.PasswordResetView.as_view(), name="password_reset"),
+    path("password/sent/", auth.PasswordResetDoneView.as_view(), name="password_reset_done"),
+    path("password/<uidb64>/<token>/", auth.PasswordResetConfirmView.as_view(), name="password_reset_confirm"),
+    path("password/done/", auth.PasswordResetCompleteView.as_view(), name="password_reset_complete"),
+    path("account/second-factor/", views.second_factor, name="second-factor"),
+    path("", include("retailers.urls")),
+    path("", include("campaigns.urls")),
+    path("", include("feedback.urls")),
+    path("", include("agents.urls")),
+    path("", include("training.urls")),
+    path("api/", include("rmn.api")),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", ExportToDjangoView),
+    path(settings.ADMIN_PATH, admin.site.urls),
+]

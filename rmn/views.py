@@ -1,0 +1,117 @@
+"""The pages of no single app: home by role, and any run's progress."""
+
+from __future__ import annotations
+
+from base64 import b32encode
+from typing import Any
+from uuid import UUID
+
+import qrcode
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_otp import login as otp_login
+from django_otp.plugins.otp_totp.models import TOTPDevice
+from qrcode.image.svg import SvgPathImage
+
+from agents.models import Forecast
+from campaigns.models import BudgetPlan
+from feedback.models import ReviewTask
+from retailers.models import QuarantinedRow, roles
+from rmn.lib import runs
+from rmn.lib.http import StaffRequest
+
+HTMX_STOP_POLLING = 286
+
+
+@require_GET
+@login_required
+def home(request: StaffRequest) -> HttpResponse:
+    return render(request, "home.html", {"waiting": waiting(request.user), "runs": latest_runs(request.user)})
+
+
+def waiting(user: User) -> list[dict[str, Any]]:
+    """What needs this person, with where to go."""
+    brand_roles = roles(user)
+    questions = ReviewTask.objects.visible_to(user).free(timezone.now(), user).count()
+    found = [(questions, "drafts to judge", "/feedback/", "Review")]
+    if "ops" in brand_roles:
+        failed = sum(model.objects.visible_to(user).failed().count() for model in runs.kinds())
+        rows = QuarantinedRow.objects.visible_to(user).open().count()
+        plans = BudgetPlan.objects.visible_to(user).awaiting_approval().count()
+        found += [
+            (failed, "runs failed", reverse("admin:index"), "Look"),
+            (rows, "rows in quarantine", reverse("admin:index"), "Look"),
+            (plans, "plans to approve", reverse("admin:index"), "Decide"),
+        ]
+    due = Forecast.objects.visible_to(user).due(timezone.now().date()).count()
+    found.append((due, "forecasts due", "/forecasts/", "Look"))
+    return [{"count": n, "words": words, "url": url, "verb": verb} for n, words, url, verb in found if n]
+
+
+def latest_runs(user: User, count: int = 12) -> list[runs.Run]:
+    newest: list[Any] = []
+    for model in runs.kinds():
+        newest += model.objects.visible_to(user).select_related("brand").order_by("-created_at")[:count]
+    return sorted(newest, key=lambda run: run.created_at, reverse=True)[:count]
+
+
+@require_GET
+@login_required
+def run(request: StaffRequest, pk: UUID) -> HttpResponse:
+    found = _find(request, pk)
+    if not request.htmx:
+        return render(request, "run.html", {"run": found})
+    status = HTMX_STOP_POLLING if found.is_finished else 200
+    return render(request, "run.html#progress", {"run": found}, status=status)
+
+
+@require_POST
+@login_required
+def cancel_run(request: StaffRequest, pk: UUID) -> HttpResponse:
+    _find(request, pk).request_cancel()
+    return redirect("run", pk)
+
+
+@require_POST
+@login_required
+def retry_run(request: StaffRequest, pk: UUID) -> HttpResponse:
+    _find(request, pk).retry()
+    return redirect("run", pk)
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+def second_factor(request: StaffRequest) -> HttpResponse:
+    """Enrol an authenticator app, or answer with its code; the console asks for it."""
+    device = TOTPDevice.objects.filter(user=request.user).order_by("-confirmed").first()
+    if device is None:
+        device = TOTPDevice.objects.create(user=request.user, name="authenticator", confirmed=False)
+    wrong = False
+    if request.method == "POST":
+        if device.verify_is_allowed()[0] and device.verify_token(request.POST.get("token", "").replace(" ", "")):
+            device.confirmed = True
+            device.save()
+            otp_login(request, device)
+            return redirect("admin:index")
+        wrong = True
+    picture = (
+        "" if device.confirmed else qrcode.make(device.config_url, image_factory=SvgPathImage).to_string().decode()
+    )
+    context = {
+        "picture": picture,
+        "secret": "" if device.confirmed else b32encode(device.bin_key).decode(),
+        "wrong": wrong,
+    }
+    return render(request, "registration/second_factor.html", context)
+
+
+def _find(request: StaffRequest, pk: UUID) -> runs.Run:
+    found = runs.find(pk, request.user)
+    if found is None:
+        raise Http404
+    return found

@@ -1,0 +1,249 @@
+"""One contract for all engines, held against our real server by both drivers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from agents.inference import launcher
+from agents.inference.adapters import digest
+from agents.inference.clients import Breaker, OpenAIClient, TGIClient, client_for
+from agents.inference.errors import (
+    AdapterExists,
+    BadAdapter,
+    CircuitOpen,
+    InvalidOutput,
+    InvalidRequest,
+    NotSupported,
+    TimedOut,
+    UnknownAdapter,
+    Unreachable,
+)
+from agents.inference.types import Question
+
+ASK = [{"role": "user", "content": "A headline for fresh bread"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"headline": {"enum": ["fresh bread", "warm bread"]}, "n": {"type": "integer", "maximum": 9}},
+    "required": ["headline", "n"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(params=["tgi", "vllm"])
+def client(request, server):
+    client = client_for(request.param, server, timeout_s=30)
+    yield client
+    client.close()
+
+
+def test_an_adapter_answers_otherwise_than_the_base_and_always_the_same(client):
+    ask = {name: Question(messages=ASK, adapter=name, max_tokens=16) for name in (None, "acme-copy", "globex-copy")}
+    replies = {name: client.generate(question) for name, question in ask.items()}
+    assert len({reply.text for reply in replies.values()}) == 3
+    again = client.generate(ask["acme-copy"])
+    assert again.text == replies["acme-copy"].text
+    assert again.tokens_out > 0
+    assert again.latency_s > 0
+
+
+def test_the_server_says_which_weights_answered(client, tiny):
+    reply = client.generate(Question(messages=ASK, adapter="acme-copy", max_tokens=4))
+    assert reply.model == "acme-copy"
+    assert digest(tiny[1] / "acme-copy")[:16] in reply.fingerprint
+
+
+def test_both_drivers_get_the_same_text(server):
+    texts = {
+        client_for(kind, server).generate(Question(messages=ASK, adapter="acme-copy", max_tokens=12)).text
+        for kind in ("tgi", "vllm")
+    }
+    assert len(texts) == 1
+
+
+def test_an_unknown_adapter_is_an_error_never_the_base(client):
+    for question in (
+        Question(messages=ASK, adapter="nobody", max_tokens=4),
+        Question(prompt="bread", adapter="nobody", max_tokens=4),
+        Question(prompt="bread", adapter="broken", max_tokens=4),
+    ):
+        with pytest.raises(UnknownAdapter, match="not served here"):
+            client.generate(question)
+    with pytest.raises(UnknownAdapter):
+        list(client.stream(Question(messages=ASK, adapter="nobody")))
+    with pytest.raises(UnknownAdapter):
+        client.score("bread", "nobody")
+
+
+def test_a_stream_adds_up_to_the_whole(client):
+    question = Question(messages=ASK, adapter="acme-copy", max_tokens=24)
+    assert "".join(client.stream(question)) == client.generate(question).text
+
+
+def test_a_stream_that_is_closed_early_stops_the_work(client):
+    pieces = client.stream(Question(messages=ASK, adapter="globex-copy", max_tokens=200))
+    next(pieces)
+    pieces.close()
+    assert client.generate(Question(prompt="bread", max_tokens=2)).tokens_out <= 2
+
+
+def test_a_schema_is_held_and_parsed(client):
+    reply = client.generate(Question(messages=ASK, adapter="acme-copy", max_tokens=80, schema=SCHEMA))
+    assert reply.data["headline"] in ("fresh bread", "warm bread")
+    plain = client.generate(Question(prompt="bread", adapter="acme-copy", max_tokens=80, schema=SCHEMA))
+    assert set(plain.data) == {"headline", "n"}
+
+
+def test_a_structured_answer_cut_off_is_an_error_that_may_be_tried_again(client):
+    with pytest.raises(InvalidOutput, match="cut off") as caught:
+        client.generate(Question(messages=ASK, max_tokens=5, schema=SCHEMA))
+    assert caught.value.retryable
+
+
+def test_a_pattern_is_held(client):
+    reply = client.generate(Question(messages=ASK, max_tokens=20, pattern="(yes|no): [0-9]{2}"))
+    assert reply.text.split(": ")[0] in ("yes", "no")
+
+
+def test_scores_are_those_of_the_adapter(client):
+    text = "Fresh bread, warm from our oven"
+    base, one, two = (client.score(text, name) for name in (None, "acme-copy", "globex-copy"))
+    assert len(base) == len(one) == len(text) - 1  # one token a byte
+    assert max(abs(a - b) for a, b in zip(base, one)) > 0.1
+    assert max(abs(a - b) for a, b in zip(one, two)) > 0.1
+    assert client.score(text, "acme-copy") == pytest.approx(one, abs=1e-4)
+
+
+def test_a_seed_repeats_a_sample(client):
+    question = Question(messages=ASK, adapter="acme-copy", max_tokens=16, temperature=1.0, seed=11)
+    assert client.generate(question).text == client.generate(question).text
+
+
+def test_a_request_out_of_range_is_refused_and_not_tried_again(client):
+    with pytest.raises(InvalidRequest, match=r"must be <= 256. Given: \d+ `inputs` tokens and 4000"):
+        client.generate(Question(prompt="bread", max_tokens=4000))
+    with pytest.raises(InvalidRequest, match="grammar is not valid"):
+        client.generate(Question(messages=ASK, pattern="(", max_tokens=4))
+
+
+def test_adapters_are_listed_loaded_and_unloaded(client, tiny):
+    names = {served.name for served in client.adapters()}
+    assert {"acme-copy", "globex-copy"} <= names
+    assert "broken" not in names
+    client.unload("spare")
+    with pytest.raises(UnknownAdapter):
+        client.generate(Question(prompt="bread", adapter="spare", max_tokens=2))
+    with pytest.raises(UnknownAdapter):
+        client.unload("spare")
+    with pytest.raises(BadAdapter, match="brand is 'acme'"):
+        client.load("spare", str(tiny[1] / "spare"), expect={"brand": "globex"})
+    client.load("spare", str(tiny[1] / "spare"), expect={"brand": "acme"})
+    with pytest.raises(AdapterExists):
+        client.load("spare", str(tiny[1] / "spare"))
+    with pytest.raises(UnknownAdapter):
+        client.load("elsewhere", "/etc")
+    with pytest.raises(BadAdapter):
+        client.load("broken", str(tiny[1] / "broken"))
+    assert client.generate(Question(prompt="bread", adapter="spare", max_tokens=2)).tokens_out
+
+
+def test_the_base_model_and_its_limits_are_told(client):
+    assert client.is_healthy()
+    assert client.info()["model_id"] == "tiny"
+    assert client.info()["max_total_tokens"] == 256
+
+
+# -- a server that is not there, or fails
+
+
+def closed_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("driver", [TGIClient, OpenAIClient])
+def test_no_server_is_a_retryable_error(driver):
+    client = driver(f"http://127.0.0.1:{closed_port()}", timeout_s=2, tries=2)
+    with pytest.raises(Unreachable) as caught:
+        client.generate(Question(prompt="a", adapter="x"))
+    assert caught.value.retryable
+    assert not client.is_healthy()
+
+
+@pytest.mark.parametrize("driver", [TGIClient, OpenAIClient])
+def test_a_server_that_hangs_or_talks_nonsense_is_told_apart(driver):
+    answers = [None, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nno!"]
+    listener = socket.create_server(("127.0.0.1", 0))
+    held = []
+
+    def serve():
+        for answer in answers:
+            connection, _ = listener.accept()
+            held.append(connection)
+            connection.recv(65536)
+            if answer:
+                connection.sendall(answer)
+                connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    client = driver(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.5, tries=1)
+    with pytest.raises(TimedOut):
+        client.generate(Question(prompt="a", adapter="x"))
+    with pytest.raises(Unreachable):
+        client.generate(Question(prompt="a", adapter="x"))
+    listener.close()
+
+
+def test_the_breaker_opens_after_failures_and_closes_after_a_good_call():
+    now = [0.0]
+    breaker = Breaker(failures=2, rest_s=10, clock=lambda: now[0])
+    breaker.note(worked=False)
+    breaker.check("x")
+    breaker.note(worked=False)
+    with pytest.raises(CircuitOpen, match="2 times in a row"):
+        breaker.check("x")
+    now[0] = 11
+    breaker.check("x")  # one goes through
+    with pytest.raises(CircuitOpen):
+        breaker.check("x")
+    breaker.note(worked=True)
+    breaker.check("x")
+
+
+def test_an_unknown_kind_of_server_is_refused():
+    with pytest.raises(NotSupported):
+        client_for("telepathy", "http://127.0.0.1:1")
+
+
+# -- our own server as a child
+
+
+def test_the_child_ends_with_the_block_and_a_wrong_model_is_told(tiny, tmp_path):
+    with pytest.raises(Unreachable, match="no model here"), launcher.own_server(tmp_path, tmp_path):
+        pass
+    with launcher.connect("", "tgi", tiny[0], tiny[1]) as client:
+        url = client.url
+        assert client.generate(Question(prompt="bread", adapter="acme-copy", max_tokens=3)).tokens_out
+    assert not TGIClient(url).is_healthy()
+
+
+@pytest.mark.skipif(not os.environ.get("RMN_TEST_VLLM_URL"), reason="no vLLM at RMN_TEST_VLLM_URL (make test-vllm)")
+def test_a_real_vllm_holds_the_contract():
+    client = OpenAIClient(os.environ["RMN_TEST_VLLM_URL"], timeout_s=120)
+    names = [served.name for served in client.adapters()]
+    assert names
+    question = Question(messages=ASK, adapter=names[0], max_tokens=16)
+    assert client.generate(question).model == names[0]
+    assert "".join(client.stream(question)) == client.generate(question).text
+    assert len(client.score("Fresh bread from our oven", names[0])) > 3
+    with pytest.raises(UnknownAdapter):
+        client.generate(Question(messages=ASK, adapter="nobody"))
+    began = time.monotonic()
+    assert client.generate(Question(messages=ASK, adapter=names[0], max_tokens=80, schema=SCHEMA)).data
+    assert time.monotonic() > began

@@ -1,0 +1,237 @@
+"""Experiments: published answers, tests that agree with their intervals, and designs that cry wolf as often as said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from django.core.management import call_command
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from campaigns.domain.experiments import synthetic
+from campaigns.domain.experiments.analysis import analyze
+from campaigns.domain.experiments.design import design
+from rmn.lib.errors import BadInput
+
+
+def panel(units: int = 12, periods: int = 60, seed: int = 0, effect: float = 0.0, start: int = 50) -> pl.DataFrame:
+    """Units that follow two common movements; the first two gain ``effect`` from ``start`` on."""
+    rng = np.random.default_rng(seed)
+    common = np.cumsum(rng.normal(0, 1, (2, periods)), axis=1)
+    load = rng.uniform(0.5, 1.5, (units, 2))
+    y = 100 + load @ common + rng.normal(0, 1, (units, periods))
+    y[:2, start:] *= 1 + effect
+    return pl.DataFrame(
+        {
+            "unit": np.repeat([f"u{i:02}" for i in range(units)], periods),
+            "time": np.tile([str(t) for t in range(periods)], units),
+            "outcome": y.ravel(),
+        }
+    )
+
+
+# -- design
+
+
+@pytest.mark.parametrize(("d", "n"), [(0.5, 64), (0.2, 394)])
+def test_textbook_numbers_for_a_mean(d: float, n: int) -> None:
+    spec = {"kind": "ab", "metric": "mean", "baseline": 1.0, "std": 1.0, "mde": d, "relative": False}
+    found = design(spec)
+    assert found["n_treatment"] == found["n_control"] == n
+    assert found["power"] >= 0.8
+
+
+def test_textbook_numbers_for_a_proportion() -> None:
+    spec = {"kind": "ab", "metric": "proportion", "baseline": 0.1, "mde": 0.2}
+    assert design(spec)["n_control"] == 3835
+
+
+def test_the_effect_found_by_the_numbers_asked_for_is_the_one_asked_for() -> None:
+    spec = {"kind": "audience", "metric": "proportion", "baseline": 0.05, "mde": 0.1}
+    n = design(spec)["n_control"]
+    assert design(spec | {"n": n})["mde"] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_cuped_needs_fewer_clusters_need_more() -> None:
+    spec = {"kind": "ab", "metric": "mean", "baseline": 1.0, "std": 1.0, "mde": 0.2, "relative": False}
+    plain = design(spec)["n_control"]
+    assert design(spec | {"pre_correlation": 0.7})["n_control"] == pytest.approx(0.51 * plain, abs=2)
+    assert design(spec | {"cluster_size": 20, "icc": 0.05})["n_control"] == pytest.approx(1.95 * plain, abs=2)
+
+
+def test_a_geo_design_says_what_it_finds_and_how_often_it_cries_wolf() -> None:
+    spec = {"kind": "geo", "duration": 6, "treated": {"min": 2, "max": 3}, "effects": [0.0, 0.02, 0.05, 0.1]}
+    found = design(spec, frame=panel())
+    best = found["best"]
+    assert best["power_at"]["0.1"] >= best["power_at"]["0.02"] >= 0
+    assert 0 <= best["false_positive_rate"] <= 0.3
+    assert 0 < best["mde"] <= 0.1
+    assert len(best["units"]) in (2, 3)
+
+
+def test_include_and_exclude_are_kept() -> None:
+    spec = {
+        "kind": "geo",
+        "duration": 6,
+        "treated": {"min": 2, "max": 2},
+        "include": ["u03"],
+        "exclude": ["u00", "u01"],
+    }
+    for candidate in design(spec, frame=panel())["candidates"]:
+        assert "u03" in candidate["units"]
+        assert not {"u00", "u01"} & set(candidate["units"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"kind": "ab", "metric": "proportion", "baseline": 1.2, "mde": 0.1}, "a proportion lies between 0 and 1"),
+        ({"kind": "ab", "metric": "mean", "baseline": 1.0, "mde": 0.1}, "std is missing"),
+        ({"kind": "ab", "metric": "mean", "baseline": 1.0, "std": 1.0, "mde": 0}, "finds an effect of nothing"),
+        ({"kind": "geo", "duration": 30}, "needs at least"),
+        ({"kind": "geo", "duration": 5, "include": ["nowhere"]}, "is no unit of the data"),
+        ({"kind": "magic"}, "ab, audience, geo or switchback"),
+    ],
+)
+def test_a_design_that_makes_no_sense_is_refused(spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        design(spec, frame=panel())
+
+
+# -- analysis
+
+GEO = {"kind": "geo", "treated_units": ["u00", "u01"], "start": "50", "fixed_effects": True}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([0.0, 0.03, 0.2]),
+    st.sampled_from(["synthetic_control", "did", "synthetic_did", "tbr"]),
+)
+def test_interval_and_p_value_never_disagree(seed: int, effect: float, method: str) -> None:
+    found = analyze(GEO | {"method": method}, frame=panel(seed=seed, effect=effect))
+    low, high = found["interval"]
+    assert (found["p_value"] < 0.1) == (not low <= 0 <= high)
+    assert low <= found["estimate"]["att"] <= high
+    assert (found["verdict"] == "effect") == (found["p_value"] < 0.1)
+
+
+def test_a_planted_effect_is_found_and_a_missing_one_is_not_claimed() -> None:
+    found = analyze(GEO, frame=panel(effect=0.2))
+    assert found["verdict"] == "effect"
+    assert found["estimate"]["lift_percent"] == pytest.approx(20, abs=4)
+    claimed = sum(analyze(GEO, frame=panel(seed=s, units=8))["verdict"] == "effect" for s in range(40))
+    assert claimed <= 10  # nominal 4
+
+
+def test_a_tight_null_is_called_no_effect_only_with_a_margin() -> None:
+    frame = panel(seed=3)
+    assert analyze(GEO | {"method": "tbr"}, frame=frame)["verdict"] == "not_enough_evidence"
+    assert analyze(GEO | {"method": "tbr", "mde": 0.2}, frame=frame)["verdict"] == "no_effect"
+
+
+def test_simplex_weights_are_those_of_a_plainer_method() -> None:
+    import cvxpy as cp
+
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(8, 30)), rng.normal(size=30)
+    w = cp.Variable(8, nonneg=True)
+    cp.Problem(cp.Minimize(cp.sum_squares(w @ x - y)), [cp.sum(w) == 1]).solve(solver=cp.CLARABEL)
+    assert np.allclose(synthetic.simplex_weights(x, y), w.value, atol=1e-3)
+
+
+def test_cuped_takes_away_what_the_past_foretells() -> None:
+    rng = np.random.default_rng(2)
+    pre = rng.normal(size=4000)
+    t = rng.integers(0, 2, 4000)
+    y = 0.7 * pre + np.sqrt(0.51) * rng.normal(size=4000) + 0.1 * t
+    frame = pl.DataFrame({"outcome": y, "treatment": t, "pre": pre})
+    found = analyze({"kind": "ab", "covariates": ["pre"]}, frame=frame)
+    assert found["method"] == "cuped"
+    assert found["diagnostics"]["variance_factor"] == pytest.approx(0.51, abs=0.03)
+
+
+def test_a_broken_assignment_is_told() -> None:
+    rng = np.random.default_rng(2)
+    frame = pl.DataFrame({"outcome": rng.normal(size=1000), "treatment": [1] * 600 + [0] * 400})
+    assert "planned ratio" in analyze({"kind": "ab"}, frame=frame)["warnings"][0]
+
+
+def test_a_switchback_finds_its_effect() -> None:
+    rng = np.random.default_rng(5)
+    rows = []
+    for unit in range(6):
+        switched = np.repeat(rng.integers(0, 2, 20), 4)
+        for period, on in enumerate(switched):
+            y = unit + 0.1 * period + 2.0 * on + rng.normal(0, 0.5)
+            rows.append({"unit": f"s{unit}", "time": str(period), "treatment": int(on), "outcome": y})
+    found = analyze({"kind": "switchback", "alpha": 0.05}, frame=pl.DataFrame(rows))
+    assert found["estimate"]["att"] == pytest.approx(2.0, abs=0.2)
+    assert found["verdict"] == "effect"
+
+
+# -- published answers
+
+
+def test_geolift_att_weights_and_misfit(shared_data: Path) -> None:
+    spec = GEO | {
+        "data": str(shared_data / "measurement" / "geolift_test.csv"), "unit": "location", "time": "date", "outcome": "Y",
+        "treated_units": ["chicago", "portland"], "start": "2021-04-01", "end": "2021-04-15", "method": "synthetic_control",
+    }  # fmt: skip
+    found = analyze(spec)
+    assert found["estimate"]["att"] == pytest.approx(155.556, abs=0.01)
+    assert found["estimate"]["cumulative"] == pytest.approx(4667, abs=1)
+    assert found["diagnostics"]["l2"] == pytest.approx(909.489, abs=0.1)
+    assert found["diagnostics"]["weights"]["cincinnati"] == pytest.approx(0.2272, abs=1e-3)
+    assert analyze(spec | {"inference": "iid"})["p_value"] == pytest.approx(0.0108, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("method", "att"), [("did", -27.3491), ("synthetic_control", -19.51), ("synthetic_did", -15.6054)]
+)
+def test_california_tobacco(method: str, att: float, shared_data: Path) -> None:
+    spec = {
+        "kind": "geo", "data": str(shared_data / "measurement" / "california_prop99.csv"), "unit": "State", "time": "Year",
+        "outcome": "PacksPerCapita", "treated_units": ["California"], "start": "1989", "method": method,
+    }  # fmt: skip
+    assert analyze(spec)["estimate"]["att"] == pytest.approx(att, abs=0.01)
+
+
+@pytest.mark.parametrize(("method", "att"), [("naive", -635.03), ("ols", 1548.24)])
+def test_lalonde(method: str, att: float, shared_data: Path) -> None:
+    spec = {
+        "kind": "observational", "data": str(shared_data / "measurement" / "lalonde_matchit.csv"), "outcome": "re78",
+        "treatment": "treat", "covariates": ["age", "educ", "race", "married", "nodegree", "re74", "re75"], "method": method,
+    }  # fmt: skip
+    assert analyze(spec)["estimate"]["att"] == pytest.approx(att, abs=0.01)
+
+
+def test_geo_experiment_regressions(shared_data: Path) -> None:
+    folder = shared_data / "measurement"
+    groups = pl.read_csv(folder / "geox_geoassignment.csv")
+    frame = pl.read_csv(folder / "geox_salesandcost.csv").filter(pl.col("date") <= "2015-03-15")
+    treated = [str(geo) for geo in groups.filter(pl.col("geo.group") == 2)["geo"]]
+    spec = {
+        "kind": "geo", "unit": "geo", "time": "date", "outcome": "sales", "cost": "cost", "treated_units": treated,
+        "start": "2015-02-16", "end": "2015-03-15", "alpha": 0.05,
+    }  # fmt: skip
+    text = frame.with_columns(pl.all().cast(pl.String))
+    tbr = analyze(spec | {"method": "tbr"}, frame=text)
+    assert tbr["estimate"]["cumulative"] == pytest.approx(147_337.1, abs=0.1)
+    assert tbr["iroas"]["estimate"] == pytest.approx(2.946742, abs=1e-5)
+    gbr = analyze(spec | {"method": "gbr"}, frame=text)
+    assert gbr["iroas"]["estimate"] == pytest.approx(3.233443, abs=1e-5)
+    assert gbr["iroas"]["interval"] == pytest.approx([2.694844, 3.772041], abs=1e-5)
+
+
+def test_the_command_reads_a_panel_beside_its_specification(tmp_path: Path) -> None:
+    panel(effect=0.2).write_csv(tmp_path / "p.csv", separator=";")
+    (tmp_path / "s.json").write_text(json.dumps(GEO | {"data": "p.csv"}))
+    call_command("analyze_experiment", str(tmp_path / "s.json"), "--out", str(tmp_path / "r.json"))
+    assert json.loads((tmp_path / "r.json").read_text())["verdict"] == "effect"

@@ -1,0 +1,100 @@
+"""What every test may use: people in threes, a client for each, and the shared data where it is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.test import Client
+from rest_framework.test import APIClient
+
+from rmn.lib import tenancy
+
+
+@dataclass(frozen=True)
+class People:
+    """Owner and colleague work for ``brand``, the stranger for ``other``, ops for all, narrowed for one retailer."""
+
+    brand: Any
+    other: Any
+    retailer: Any
+    owner: User
+    colleague: User
+    stranger: User
+    ops: User
+    narrowed: User
+
+    @staticmethod
+    def web(user: User) -> Client:
+        client = Client()
+        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+        return client
+
+    @staticmethod
+    def api(user: User) -> APIClient:
+        """A client with a session, as the middleware sees it too."""
+        client = APIClient()
+        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+        return client
+
+
+@pytest.fixture
+def people(db: None) -> People:
+    from tests.factories import BrandFactory, MembershipFactory, RetailerFactory, UserFactory
+
+    brand, other = BrandFactory(slug="acme"), BrandFactory(slug="globex")
+    retailer = RetailerFactory(slug="retailer-abc")
+    found = {}
+    for name, of, role in (
+        ("owner", brand, "marketer"),
+        ("colleague", brand, "analyst"),
+        ("stranger", other, "marketer"),
+        ("ops", None, "ops"),
+    ):
+        found[name] = UserFactory(
+            username=name, email=f"{name}@example.com", is_staff=name == "ops", is_superuser=name == "ops"
+        )
+        MembershipFactory(user=found[name], brand=of, role=role)
+    found["narrowed"] = UserFactory(username="narrowed")
+    MembershipFactory(user=found["narrowed"], brand=brand, retailer=retailer)
+    return People(brand=brand, other=other, retailer=retailer, **found)
+
+
+@pytest.fixture(autouse=True)
+def act_for_everyone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Tests arrange rows of all brands; the doors they then knock at set their own scope."""
+    cache.clear()
+    if request.node.get_closest_marker("django_db") is None and "db" not in request.fixturenames:
+        # a command's scope must not reach a connection that an earlier test left open
+        monkeypatch.setattr(tenancy, "_apply_to_open_connections", lambda: None)
+        yield
+        return
+    request.getfixturevalue("db")
+    with tenancy.everyone():
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real feeds and labelled texts that are not ours to ship."""
+    folder = os.environ.get("RMN_SHARED_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RMN_SHARED_DATA is not set: tests on real data are left out")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def base_model() -> Path:
+    from django.conf import settings
+
+    folder = Path(settings.RMN_BASE_MODEL)
+    if not (folder / "config.json").exists():
+        pytest.skip("the base model is not there: run make install")
+    return folder

@@ -1,0 +1,246 @@
+"""Data sets, trainings and evaluations as runs: what they leave, what a kill costs, what a promotion takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from agents.inference import adapters as files
+from agents.inference.types import Question, Reply
+from feedback.models import Feedback
+from rmn.lib.errors import BadInput
+from tests.factories import AdapterFactory, BrandFactory, RecommendationFactory
+from tests.training.conftest import PRODUCTS, pair_of
+from training import services, tasks
+from training.models import Dataset, Evaluation, TrainingRun
+
+pytestmark = pytest.mark.django_db
+SMALL = {"steps": 6, "batch": 4, "max_length": 128, "save_every": 2, "dropout": 0.0, "learning_rate": 1e-3}
+
+
+def built(brand: Any, kind: str = "dpo", **more: Any) -> Dataset:
+    run = services.wish_for_dataset(brand=brand, task="creative", kind=kind, **more)
+    tasks.build_dataset(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    assert run.status == run.Status.SUCCEEDED, run.error
+    return run
+
+
+def attempt(run: TrainingRun) -> TrainingRun:
+    tasks.train(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    return run
+
+
+def test_the_command_writes_a_set_that_does_not_leak(workshop: Any, judged: Any, tmp_path: Path) -> None:
+    call_command(
+        "build_dataset", "--brand", "acme", "--task", "creative", "--kind", "dpo", "--out", tmp_path / "set",
+        stdout=StringIO(),
+    )  # fmt: skip
+    parts = {name: (tmp_path / "set" / f"{name}.jsonl").read_text().splitlines() for name in ("train", "eval")}
+    prompts = {name: {json.dumps(json.loads(line)["prompt"]) for line in lines} for name, lines in parts.items()}
+    assert all(parts.values())
+    assert not prompts["train"] & prompts["eval"]
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert manifest["sources"] == {"rule": 10}
+    assert manifest["digest"] == built(judged).digest  # the same answers are the same set
+
+
+def test_answers_on_revoked_versions_and_gold_questions_train_nothing(workshop: Any, judged: Any) -> None:
+    retailer = RecommendationFactory(brand=judged).retailer
+    before = built(judged)
+    AdapterFactory(brand=judged, digest="e" * 64, state="revoked")
+    pair_of(judged, retailer, "Milk", adapter_digest="e" * 64)
+    pair_of(judged, retailer, "Salt", other_adapter_digest="e" * 64)
+    pair_of(judged, retailer, "Rice", is_gold=True)
+    assert built(judged).digest == before.digest
+
+
+def test_shared_knowledge_comes_only_from_brands_that_opted_in(workshop: Any, judged: Any) -> None:
+    open_brand, retailer = BrandFactory(slug="open", shares_training=True), RecommendationFactory().retailer
+    for product in ("Milk", "Salt", "Rice", "Oats", "Plums", "Figs"):
+        pair_of(open_brand, retailer, product, origin="rule")
+    run = built(None)
+    text = (Path(workshop.MEDIA_ROOT) / run.path / "train.jsonl").read_text()
+    assert "ACME oats" in text or "ACME salt" in text
+    assert not any(product.lower() in text for product in PRODUCTS)
+    assert run.manifest["brands"] == ["open"]
+
+
+def test_the_answers_behind_a_set_are_kept_with_it_and_not_in_its_rows(workshop: Any, judged: Any) -> None:
+    folder = Path(workshop.MEDIA_ROOT) / built(judged).path
+    answers = json.loads((folder / "lineage.json").read_text())["answers"]
+    assert set(answers) == {str(key) for key in Feedback.objects.values_list("uuid", flat=True)}
+    assert not any(answer in (folder / "train.jsonl").read_text() for answer in answers)
+
+
+def test_feedback_becomes_an_adapter_that_can_be_traced_back(workshop: Any, judged: Any) -> None:
+    data = built(judged)
+    run = attempt(services.wish_for_training(dataset=data, **SMALL))
+    assert run.status == run.Status.SUCCEEDED, run.error
+    assert run.adapter is not None
+    assert (run.adapter.brand, run.adapter.task, run.adapter.state) == (judged, "creative", "candidate")
+    manifest = files.read_manifest(Path(workshop.RMN_ADAPTERS) / run.adapter.digest)
+    assert manifest["data"]["set"] == data.digest
+    assert manifest["training_run"] == str(run.pk)
+    assert [line["step"] for line in run.metrics] == [1, 2, 3, 4, 5, 6]
+    assert run.metrics[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["kill", "cancel"])
+def test_a_trainer_that_was_ended_goes_on_from_its_checkpoint(
+    workshop: Any, judged: Any, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    run = services.wish_for_training(dataset=built(judged), **SMALL | {"steps": 40})
+    children: list[Any] = []
+    start, follow = subprocess.Popen, tasks._follow
+
+    def started(*args: Any, **kwargs: Any) -> Any:
+        children.append(start(*args, **kwargs))
+        return children[-1]
+
+    def ended(asked: TrainingRun, folder: Path) -> None:
+        follow(asked, folder)
+        if len(children) == 1 and len(asked.metrics) >= 4:
+            if end == "kill":
+                children[0].kill()
+            else:
+                TrainingRun.objects.filter(pk=asked.pk).update(cancel_requested=True)
+                follow(asked, folder)
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(tasks, "_follow", ended)
+    attempt(run)
+    assert children[0].poll() is not None
+    assert run.adapter is None
+    assert not list(Path(workshop.VAR).glob("training/*/adapter"))
+    assert run.status == ("queued" if end == "kill" else "cancelled")
+    if end == "cancel":
+        run.retry()
+    attempt(run)
+    assert run.status == run.Status.SUCCEEDED, run.error
+    assert run.adapter is not None
+    manifest = files.read_manifest(Path(workshop.RMN_ADAPTERS) / run.adapter.digest)
+    assert manifest["resumed"]
+    assert len(run.metrics) == 40
+
+
+def test_a_worker_whose_lease_is_gone_publishes_nothing(
+    workshop: Any, judged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = services.wish_for_training(dataset=built(judged), **SMALL | {"steps": 1})
+    follow = tasks._follow
+
+    def stolen(asked: TrainingRun, folder: Path) -> None:
+        TrainingRun.objects.filter(pk=asked.pk).update(lease_token=99)
+        follow(asked, folder)
+
+    monkeypatch.setattr(tasks, "_follow", stolen)
+    attempt(run)
+    assert run.adapter is None
+    assert run.status == run.Status.RUNNING  # it is the other worker's now
+
+
+def test_what_cannot_be_trained_is_refused_at_the_door(workshop: Any, judged: Any) -> None:
+    data = built(judged)
+    with pytest.raises(BadInput, match="may not be set"):
+        services.wish_for_training(dataset=data, base_model="/etc")
+    with pytest.raises(BadInput, match="another brand"):
+        services.wish_for_training(dataset=data, parent=AdapterFactory())
+    Dataset.objects.filter(pk=data.pk).update(status="failed")
+    data.refresh_from_db()
+    with pytest.raises(BadInput, match="a set that was built"):
+        services.wish_for_training(dataset=data)
+
+
+# -- evaluation
+
+
+@dataclass
+class Writer:
+    """A model server that writes by rule: well under ``good`` adapters, and with examples if ``copies``."""
+
+    good: set[str]
+    copies: bool = False
+    asked: list[Question] = field(default_factory=list)
+
+    def info(self) -> dict[str, Any]:
+        return {"model_id": "fake", "model_sha": "0" * 64}
+
+    def load(self, *_: Any) -> None:
+        pass
+
+    def generate(self, question: Question) -> Reply:
+        self.asked.append(question)
+        what = question.messages[-1]["content"].split(" for ACME ")[1].split(",")[0].rstrip(".")
+        fine = (question.adapter or "base") in self.good or (self.copies and len(question.messages) > 2)
+        return Reply(f"ACME {what}" if fine else "The best!!", "stop", "fake", "", 1, 1, 0.01)
+
+
+def evaluated(brand: Any, writer: Writer, **more: Any) -> Evaluation:
+    run = services.wish_for_evaluation(brand=brand, task="creative", **more)
+    with run.tracked():
+        tasks.judge(run, writer)  # type: ignore[arg-type]
+    run.refresh_from_db()
+    assert run.status == run.Status.SUCCEEDED, run.error
+    return run
+
+
+def test_a_candidate_that_beats_base_and_prompt_is_better(workshop: Any, judged: Any) -> None:
+    candidate = AdapterFactory(brand=judged)
+    run = evaluated(judged, Writer({candidate.digest}), candidate=candidate)
+    assert run.verdict == "better"
+    assert {side: rate["estimate"] for side, rate in run.result["pass_rate"].items()} == {
+        "candidate": 1.0,
+        "champion": 0.0,
+        "prompt_alone": 0.0,
+    }
+    candidate.refresh_from_db()
+    assert candidate.gate["verdict"] == "better"
+
+
+def test_an_adapter_that_a_prompt_with_examples_equals_is_not_promoted(workshop: Any, judged: Any) -> None:
+    candidate = AdapterFactory(brand=judged)
+    run = evaluated(judged, Writer({candidate.digest}, copies=True), candidate=candidate)
+    assert run.verdict in ("not_worse", "not_enough_evidence")
+    assert "a prompt with examples does as well" in run.result["reasons"][0]
+    assert len(run.result["examples"]) == 3
+
+
+def test_the_same_side_is_not_asked_twice(workshop: Any, judged: Any) -> None:
+    first, second = AdapterFactory(brand=judged), AdapterFactory(brand=judged)
+    writer = Writer({first.digest, second.digest})
+    evaluated(judged, writer, candidate=first)
+    before = len(writer.asked)
+    evaluated(judged, writer, candidate=second, champion=first)
+    assert len(writer.asked) - before == before // 3  # the new candidate alone
+
+
+def test_no_example_and_no_training_product_is_in_the_suite(workshop: Any, judged: Any) -> None:
+    candidate = AdapterFactory(brand=judged)
+    writer = Writer({candidate.digest})
+    run = evaluated(judged, writer, candidate=candidate)
+    asked = {q.messages[-1]["content"].split("ACME ")[1].split(",")[0] for q in writer.asked}
+    shown = {example["product"].lower() for example in run.result["examples"]}
+    assert not asked & shown
+
+
+def test_blind_votes_stand_beside_the_rules(workshop: Any, judged: Any) -> None:
+    candidate = AdapterFactory(brand=judged)
+    retailer = RecommendationFactory(brand=judged).retailer
+    for place in range(30):
+        row = pair_of(judged, retailer, f"Tea {place}", "a" if place % 3 else "b")
+        row.adapter_digest, row.other_adapter_digest = candidate.digest, ""
+        row.save()
+    run = evaluated(judged, Writer({candidate.digest}), candidate=candidate)
+    voted = next(test for test in run.result["tests"] if test["name"] == "blind votes")
+    assert voted["votes"] == 30
+    assert voted["candidate"] == pytest.approx(2 / 3)

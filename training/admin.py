@@ -1,0 +1,44 @@
+"""Data sets, trainings and evaluations in the operations console."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from unfold.decorators import display
+
+from rmn.lib.admin import RunAdmin
+from training.models import Dataset, Evaluation, TrainingRun
+
+VERDICTS = {"better": "success", "not_worse": "info", "worse": "danger", "not_enough_evidence": "warning"}
+
+
+@admin.register(Dataset)
+class DatasetAdmin(RunAdmin):
+    list_display = ["short", "brand", "task", "kind", "rows_train", "rows_eval", "shown_status", "created_at"]
+    list_filter = ["kind", "task", *RunAdmin.list_filter]
+    search_fields = [*RunAdmin.search_fields, "digest"]
+
+    @admin.display(description="digest")
+    def short(self, row: Dataset) -> str:
+        return row.digest[:12] or str(row.pk)[:8]
+
+
+@admin.register(TrainingRun)
+class TrainingRunAdmin(RunAdmin):
+    list_display = ["__str__", "brand", "task", "method", "shown_status", "shown_progress", "loss", "adapter"]
+    list_filter = ["method", "task", *RunAdmin.list_filter]
+    list_select_related = ["brand", "adapter"]
+
+    @admin.display(description="loss")
+    def loss(self, row: TrainingRun) -> str:
+        return f"{row.metrics[-1]['loss']:.3f}" if row.metrics else ""
+
+
+@admin.register(Evaluation)
+class EvaluationAdmin(RunAdmin):
+    list_display = ["__str__", "brand", "task", "candidate", "champion", "shown_verdict", "shown_status", "created_at"]
+    list_filter = ["verdict", "task", *RunAdmin.list_filter]
+    list_select_related = ["brand", "candidate", "champion"]
+
+    @display(description="verdict", label=VERDICTS, ordering="verdict")
+    def shown_verdict(self, row: Evaluation) -> str:
+        return row.verdict

@@ -1,0 +1,473 @@
+"""From answers to rows that may train: who counts how much, what is dropped, and how it is split.
+
+The table of what becomes what: a pair with a winner becomes a preference; ties never do. Stars become
+labels only away from the person's own mean, and a preference where one person gave two texts of one
+prompt stars that differ by two or more. A correction becomes a preference of the corrected text over
+the original where the edit is real, and an SFT row unless it only mends a fact. Thumbs become labels.
+Rows made by rules are counted apart and weigh no person's vote.
+
+Before that, who votes against everybody is left out, and old answers are thinned. How much people
+disagree on the same pair is measured, and tells the trainer how many labels to expect the wrong way round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+from feedback.domain.formats import prompt_messages, real_edit
+from rmn.lib.errors import BadInput
+
+MOST_PER_PERSON = 0.4  # of the human rows of a set
+MOST_PER_PROMPT = 8
+EVAL_SHARE = 0.2
+HALF_LIFE_DAYS = 365.0  # an answer two years old is kept one time in four
+LEAST_SHARED = 8  # decided pairs that others judged too, before a person's agreement says anything
+OUTLIER_P = 0.01
+STARS_APART = 2
+FACTS = frozenset({"not true", "wrong product", "numbers look wrong", "fact"})  # reasons that mend a fact, not a style
+USUAL_DISAGREEMENT = 0.3  # between two people on a pair, in published preference sets; counts as ten pairs of ours
+MOST_SMOOTHING = 0.4
+Masker = Callable[[str], tuple[str, int]]  # text -> masked text, how many places were masked
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One answer, with what it was about; texts not masked yet."""
+
+    kind: str  # thumb, rating, pair, correction
+    prompt: str  # as kept: JSON messages, or plain text
+    text_a: str = ""
+    text_b: str = ""
+    outcome: str = ""
+    strength: int = 1
+    value: int | None = None
+    correction: str = ""
+    person: str = ""
+    origin: str = "human"
+    cluster: str = ""
+    key: str = ""  # of the answer, for lineage
+    reasons: tuple[str, ...] = ()
+    age_days: float = 0.0
+
+
+@dataclass
+class Report:
+    """What came in, what was left out and why."""
+
+    read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    masked: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    outliers: int = 0  # people left out
+    judged_twice: list[tuple[int, int]] = field(default_factory=list)  # votes for and against, where two people voted
+
+    @property
+    def disagreement(self) -> float | None:
+        """Chance that two people who judged the same pair differ; None where no pair was judged twice."""
+        shares = [2 * a * b / ((a + b) * (a + b - 1)) for a, b in self.judged_twice]
+        return float(np.mean(shares)) if shares else None
+
+    @property
+    def flipped(self) -> float:
+        """Share of people's labels to expect the wrong way round.
+
+        Two people who each err with probability e differ with probability 2 e (1 - e). The measured
+        disagreement is drawn towards the usual one by ten pairs, so that three pairs decide nothing.
+        """
+        n = len(self.judged_twice)
+        differ = ((self.disagreement or 0.0) * n + 10 * USUAL_DISAGREEMENT) / (n + 10)
+        return float((1 - np.sqrt(max(1 - 2 * min(differ, 0.5), 0.0))) / 2)
+
+
+def fair(answers: Iterable[Judged], report: Report, *, half_life_days: float = HALF_LIFE_DAYS) -> list[Judged]:
+    """The answers without people who vote against everybody, and old ones thinned by their age.
+
+    Of a person with ``LEAST_SHARED`` pairs that others decided too, the agreement with the majority of
+    the others is tested against a coin's; certainly below it (Bonferroni over people), all their
+    answers are left out. Thinning keeps an answer with probability 0.5 ** (age / half-life), decided
+    by its key, so that the same answers give the same set.
+    """
+    known = list(answers)
+    choices: dict[tuple[str, frozenset[str]], dict[str, str]] = defaultdict(dict)
+    for one in known:
+        if one.kind == "pair" and one.origin == "human" and one.person and one.outcome in ("a", "b"):
+            texts = (one.text_a, one.text_b)
+            choices[one.prompt, frozenset(texts)][one.person] = texts[one.outcome == "b"]
+    agreed: dict[str, list[bool]] = defaultdict(list)
+    for chosen in choices.values():
+        for person, text in chosen.items():
+            others = Counter(other for name, other in chosen.items() if name != person).most_common(2)
+            if others and (len(others) == 1 or others[0][1] > others[1][1]):
+                agreed[person].append(text == others[0][0])
+    tested = {person: hits for person, hits in agreed.items() if len(hits) >= LEAST_SHARED}
+    against = {p for p, hits in tested.items() if binom.cdf(sum(hits), len(hits), 0.5) < OUTLIER_P / len(tested)}
+    report.outliers = len(against)
+    kept = []
+    for one in known:
+        if one.origin == "human" and one.person in against:
+            report.read += 1
+            report.dropped["votes against everybody"] += 1
+        elif one.origin == "human" and _chance(one.key) >= 0.5 ** (max(one.age_days, 0.0) / half_life_days):
+            report.read += 1
+            report.dropped["old, thinned"] += 1
+        else:
+            kept.append(one)
+    return kept
+
+
+def _chance(key: str) -> float:
+    """A number in [0, 1) of the key's own."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16) / 16**12 if key else 0.0
+
+
+def _starred(answers: Sequence[Judged]) -> tuple[list[Judged], set[str]]:
+    """Pairs that one person's stars make for one prompt: the best text over the worst. And the keys used."""
+    stars: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+    for one in answers:
+        if one.kind == "rating" and one.value is not None and one.person:
+            stars[one.prompt, one.person].append(one)
+    made, used = [], set()
+    for rated in stars.values():
+        best, worst = max(rated, key=lambda r: r.value or 0), min(rated, key=lambda r: r.value or 0)
+        gap = (best.value or 0) - (worst.value or 0)
+        if gap < STARS_APART:
+            continue
+        used |= {best.key, worst.key}
+        made.append(
+            replace(best, kind="pair", text_b=worst.text_a, outcome="a", strength=2 if gap > STARS_APART else 1)
+        )
+    return made, used
+
+
+def preferences(answers: Iterable[Judged], report: Report) -> list[dict[str, Any]]:
+    """Rows of prompt, chosen, rejected; disagreeing pairs of one prompt and text go to the majority."""
+    votes: dict[tuple[str, str, str], list[Judged]] = defaultdict(list)
+    known = list(answers)
+    starred, used = _starred(known)
+    report.read += len(used)
+    report.read -= len(starred)  # counted below as the pairs they make
+    for one in [*(each for each in known if each.kind != "rating" or each.key not in used), *starred]:
+        report.read += 1
+        if one.kind == "pair" and one.outcome in ("a", "b"):
+            good, bad = (one.text_a, one.text_b) if one.outcome == "a" else (one.text_b, one.text_a)
+        elif one.kind == "correction" and real_edit(one.text_a, one.correction):
+            good, bad = one.correction, one.text_a
+        else:
+            report.dropped["no winner" if one.kind == "pair" else f"{one.kind} is no pair"] += 1
+            continue
+        if not good.strip() or not bad.strip() or good.strip() == bad.strip():
+            report.dropped["empty or equal texts"] += 1
+            continue
+        votes[one.prompt, good, bad].append(one)
+    rows = []
+    told: set[tuple[str, str, str]] = set()
+    for (prompt, good, bad), mine in votes.items():
+        against = votes.get((prompt, bad, good), [])
+        humans, others = [v for v in mine if v.origin == "human"], [v for v in against if v.origin == "human"]
+        total = len(humans) + len(others)
+        agreement = len(humans) / total if total else 1.0
+        if total > 1 and (prompt, good, bad) not in told and (prompt, bad, good) not in told:
+            told.add((prompt, good, bad))
+            report.judged_twice.append((len(humans), len(others)))
+        if total and (len(humans) < len(others) or (len(humans) == len(others) and (good, bad) > (bad, good))):
+            report.dropped["outvoted"] += len(mine)
+            continue
+        if total and len(humans) == len(others):
+            report.dropped["evenly disputed"] += len(mine)
+            continue
+        rows.append(
+            {
+                "prompt": prompt_messages(prompt),
+                "chosen": _said(good),
+                "rejected": _said(bad),
+                "origin": "human" if humans else mine[0].origin,
+                "people": sorted({v.person for v in humans if v.person}),
+                "votes": len(mine),
+                "agreement": agreement,
+                "strength": max(v.strength for v in mine),
+                "keys": sorted({v.key for v in mine if v.key}),
+                "cluster": mine[0].cluster or _cluster(prompt),
+            }
+        )
+    return rows
+
+
+def labels(answers: Iterable[Judged], report: Report) -> list[dict[str, Any]]:
+    """Rows of prompt, completion, label (KTO)."""
+    known = list(answers)
+    stars: dict[str, list[int]] = defaultdict(list)
+    for one in known:
+        if one.kind == "rating" and one.value is not None:
+            stars[one.person].append(one.value)
+    mean = {person: float(np.mean(values)) for person, values in stars.items()}
+    rows = []
+    for one in known:
+        report.read += 1
+        found: list[tuple[str, bool]] = []
+        if one.kind == "thumb" and one.value is not None:
+            found = [(one.text_a, one.value > 0)]
+        elif one.kind == "rating" and one.value is not None:
+            away = one.value - (mean[one.person] if len(stars[one.person]) >= 5 else 3.0)
+            found = [(one.text_a, away > 0)] if abs(away) >= 0.75 else []
+        elif one.kind == "pair":
+            found = {
+                "a": [(one.text_a, True), (one.text_b, False)],
+                "b": [(one.text_b, True), (one.text_a, False)],
+                "both_bad": [(one.text_a, False), (one.text_b, False)],
+            }.get(one.outcome, [])
+        elif one.kind == "correction" and real_edit(one.text_a, one.correction):
+            found = [(one.correction, True), (one.text_a, False)]
+        if not found:
+            report.dropped["says neither good nor bad"] += 1
+        rows += [_row(one, text, label=label) for text, label in found if text.strip()]
+    return rows
+
+
+def demonstrations(answers: Iterable[Judged], report: Report) -> list[dict[str, Any]]:
+    """Rows of prompt and completion (SFT): corrections, praised texts, winners of clear pairs."""
+    rows = []
+    for one in answers:
+        report.read += 1
+        text = ""
+        if one.kind == "correction" and one.reasons and set(one.reasons) <= FACTS:
+            report.dropped["mends a fact, teaches no style"] += 1
+            continue
+        if one.kind == "correction" and real_edit(one.text_a, one.correction):
+            text = one.correction
+        elif (one.kind == "thumb" and one.value == 1) or (one.kind == "rating" and (one.value or 0) >= 5):
+            text = one.text_a
+        elif one.kind == "pair" and one.outcome in ("a", "b") and (one.strength > 1 or one.origin != "human"):
+            text = one.text_a if one.outcome == "a" else one.text_b
+        if text.strip():
+            rows.append(_row(one, text))
+        else:
+            report.dropped["no text to imitate"] += 1
+    return rows
+
+
+def _row(one: Judged, text: str, **more: Any) -> dict[str, Any]:
+    return {
+        "prompt": prompt_messages(one.prompt),
+        "completion": _said(text),
+        **more,
+        "origin": one.origin,
+        "people": [one.person] if one.person and one.origin == "human" else [],
+        "keys": [one.key] if one.key else [],
+        "agreement": 1.0,
+        "cluster": one.cluster or _cluster(one.prompt),
+    }
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text.strip()}]
+
+
+def _cluster(prompt: str) -> str:
+    """Prompts that differ in numbers, case and punctuation only are one cluster."""
+    plain = re.sub(r"[\W\d_]+", " ", prompt.casefold()).strip()
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def curate(rows: Sequence[dict[str, Any]], report: Report, *, min_agreement: float = 0.0) -> list[dict[str, Any]]:
+    """Agreement floor (human rows only), duplicates, and caps per person and per prompt."""
+    kept: list[dict[str, Any]] = []
+    seen: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=_key):
+        if row["people"] and row["agreement"] < min_agreement:
+            report.dropped["agreement under the floor"] += 1
+        elif _key(row) in seen:
+            report.dropped["duplicate"] += 1
+            seen[_key(row)]["keys"] = sorted({*seen[_key(row)].get("keys", ()), *row.get("keys", ())})
+        else:
+            kept.append(row)
+            seen[_key(row)] = row
+    per_prompt: Counter[str] = Counter()
+    fair = []
+    for row in sorted(kept, key=lambda r: (-len(r["people"]), hashlib.sha256(_key(r).encode()).hexdigest())):
+        prompt = json.dumps(row["prompt"], sort_keys=True)
+        per_prompt[prompt] += 1
+        if per_prompt[prompt] > MOST_PER_PROMPT:
+            report.dropped["more than eight rows of one prompt"] += 1
+        else:
+            fair.append(row)
+    people = Counter(person for row in fair for person in row["people"])
+    human = sum(bool(row["people"]) for row in fair)
+    if len(people) > 2:  # with one or two people a share means nothing
+        most = max(int(MOST_PER_PERSON * human), 1)
+        taken: Counter[str] = Counter()
+        capped = []
+        for row in fair:
+            if row["people"] and all(taken[person] >= most for person in row["people"]):
+                report.dropped["one person's share"] += 1
+                continue
+            taken.update(row["people"])
+            capped.append(row)
+        fair = capped
+    report.sources.update(row["origin"] for row in fair)
+    return sorted(fair, key=_key)
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return json.dumps(
+        {k: row[k] for k in ("prompt", "chosen", "rejected", "completion", "label") if k in row}, sort_keys=True
+    )
+
+
+def mask(rows: Sequence[dict[str, Any]], masker: Masker, report: Report) -> list[dict[str, Any]]:
+    """Personal data masked in every message.
+
+    Raises:
+        whatever the masker raises: then nothing is stored.
+    """
+    found = []
+    for row in rows:
+        new = dict(row)
+        for name in ("prompt", "chosen", "rejected", "completion"):
+            if name in row:
+                messages = []
+                for message in row[name]:
+                    text, count = masker(message["content"])
+                    report.masked += count
+                    messages.append({**message, "content": text})
+                new[name] = messages
+        found.append(new)
+    return found
+
+
+def split(rows: Sequence[dict[str, Any]], tenant: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training and evaluation rows by prompt cluster; a cluster stays on its side in every set of a tenant."""
+    clusters = sorted({row["cluster"] for row in rows})
+    place = {c: int(hashlib.sha256(f"{tenant}\n{c}".encode()).hexdigest()[:8], 16) / 2**32 for c in clusters}
+    held = {c for c in clusters if place[c] < EVAL_SHARE}
+    if not held and len(clusters) > 1:
+        held = {min(clusters, key=lambda c: place[c])}
+    if len(held) == len(clusters) and len(clusters) > 1:
+        held.discard(max(clusters, key=lambda c: place[c]))
+    train = [row for row in rows if row["cluster"] not in held]
+    evaluation = [row for row in rows if row["cluster"] in held]
+    shared = {json.dumps(r["prompt"]) for r in train} & {json.dumps(r["prompt"]) for r in evaluation}
+    # the same prompt under two cluster names is kept for training alone
+    evaluation = [row for row in evaluation if json.dumps(row["prompt"]) not in shared]
+    return train, evaluation
+
+
+def manifest(
+    kind: str, train: Sequence[dict[str, Any]], held: Sequence[dict[str, Any]], report: Report, **facts: Any
+) -> dict[str, Any]:
+    """What a data set's reader must know (the set's card).
+
+    Raises:
+        BadInput: too few rows, or all of one side.
+    """
+    if len(train) < 2 or not held:
+        dropped = ", ".join(f"{n} {why}" for why, n in report.dropped.most_common(3))
+        raise BadInput(
+            f"{len(train)} rows to train on and {len(held)} to evaluate, from {report.read} answers ({dropped or 'nothing dropped'}); gather more feedback"
+        )
+    if kind == "kto" and len({row["label"] for row in train}) < 2:
+        raise BadInput("all answers say the same: kto needs both good and bad texts")
+    train_prompts = {json.dumps(r["prompt"]) for r in train}
+    return {
+        **facts,
+        "kind": kind,
+        "digest": digest(train, held),
+        "rows": {"train": len(train), "eval": len(held)},
+        "read": report.read,
+        "sources": dict(report.sources),
+        "dropped": dict(report.dropped),
+        "redactions": report.masked,
+        "length": _lengths(kind, [*train, *held]),
+        "split": {
+            "by": "prompt cluster",
+            "clusters": {"train": len({r["cluster"] for r in train}), "eval": len({r["cluster"] for r in held})},
+        },
+        "leak_check": {
+            "shared_prompts": len(train_prompts & {json.dumps(r["prompt"]) for r in held}),
+            "shared_clusters": len({r["cluster"] for r in train} & {r["cluster"] for r in held}),
+        },
+        # of other prompts; told, not refused: short texts repeat
+        "repeated_answers": len(_answers(kind, train) & _answers(kind, held)),
+        "label_noise": {
+            "judged_twice": len(report.judged_twice),
+            "disagreement": report.disagreement,
+            "smoothing": _smoothing(kind, train, report),
+        },
+        "people_left_out": report.outliers,
+        "warnings": _warnings(kind, train),
+        "people": len({person for row in [*train, *held] for person in row["people"]}),
+        "mean_agreement": float(np.mean([row["agreement"] for row in [*train, *held]])),
+    }
+
+
+def _answers(kind: str, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    name = "chosen" if kind == "dpo" else "completion"
+    return {" ".join(message["content"].casefold() for message in row[name]) for row in rows}
+
+
+def _smoothing(kind: str, rows: Sequence[Mapping[str, Any]], report: Report) -> float:
+    """Label smoothing for DPO: what people get wrong, as far as the rows are people's. A rule does not waver."""
+    human = sum(row["origin"] == "human" for row in rows) / max(len(rows), 1)
+    return min(round(human * report.flipped, 4), MOST_SMOOTHING) if kind == "dpo" else 0.0
+
+
+def _warnings(kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a person should look at before training on it."""
+    found = []
+    if kind == "dpo":
+        longer = [_size(row["chosen"]) > _size(row["rejected"]) for row in rows]
+        share = sum(longer) / max(len(longer), 1)
+        if len(rows) >= 20 and not 0.2 <= share <= 0.8:
+            way = "longer" if share > 0.5 else "shorter"
+            found.append(
+                f"in {max(share, 1 - share):.0%} of the pairs the chosen text is {way}: the model may learn length alone"
+            )
+    if len(rows) < 50:
+        found.append(f"{len(rows)} rows: enough to learn a form, hardly a taste")
+    people = Counter(person for row in rows for person in row.get("people", ()))
+    if people and len(people) < 3 and sum(bool(row.get("people")) for row in rows) > 0.5 * len(rows):
+        found.append(
+            f"most rows are of {len(people)} {'person' if len(people) == 1 else 'people'}: their taste is what is learnt"
+        )
+    return found
+
+
+def _size(messages: Sequence[Mapping[str, str]]) -> int:
+    return sum(len(message["content"]) for message in messages)
+
+
+def _lengths(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def characters(row: Mapping[str, Any], name: str) -> int:
+        return sum(len(message["content"]) for message in row[name])
+
+    names = ("chosen", "rejected") if kind == "dpo" else ("completion",)
+    found: dict[str, Any] = {}
+    for name in names:
+        values = [characters(row, name) for row in rows]
+        found[name] = {"mean": float(np.mean(values)), "median": float(np.median(values)), "max": max(values)}
+    if kind == "dpo":
+        longer = np.mean([characters(row, "chosen") > characters(row, "rejected") for row in rows])
+        found["chosen_is_longer"] = float(longer)
+    return found
+
+
+def digest(train: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        f"{part} {json.dumps(written(row), sort_keys=True)}"
+        for part, rows in (("train", train), ("eval", held))
+        for row in rows
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def written(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as the trainer reads it: no people in it."""
+    return {k: row[k] for k in ("prompt", "chosen", "rejected", "completion", "label") if k in row}

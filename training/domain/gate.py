@@ -1,0 +1,243 @@
+"""May a candidate replace the champion? Paired cases, exact tests, four verdicts.
+
+Every case is answered by both. The difference in passing is tested by sign flips over clusters (exact
+McNemar where every cluster has one case), with Holm over the suite's guards. ``better`` needs a certain
+gain, ``not_worse`` that no loss beyond the margin is plausible, ``worse`` a certain loss; all else is
+``not_enough_evidence``, with the number of cases that would decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+from rmn.lib import stats
+from rmn.lib.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Result:
+    verdict: str
+    metrics: Mapping[str, Any]
+    tests: tuple[Mapping[str, Any], ...]
+    needed_cases: int | None
+    reasons: tuple[str, ...] = field(default=())
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "metrics": dict(self.metrics),
+            "tests": [dict(test) for test in self.tests],
+            "needed_cases": self.needed_cases,
+            "reasons": list(self.reasons),
+        }
+
+
+def compare(
+    candidate: Mapping[str, Sequence[float]],
+    champion: Mapping[str, Sequence[float]],
+    clusters: Sequence[str],
+    *,
+    primary: str = "passes",
+    parts: Collection[str] = (),
+    alpha: float = 0.05,
+    margin: float = 0.05,
+    minimum: float = 0.0,
+) -> Result:
+    """The gate's verdict.
+
+    Args:
+        candidate, champion: for each measure one value per case, higher is better (0 or 1 for rules).
+        clusters: of each case.
+        primary: the measure that must gain; the others are guards that may not lose beyond ``margin``.
+        parts: measures that the primary includes already. Of these only a certain loss refuses, for what they
+            could lose stands in the primary; to clear each alone would take ln(20) / margin clusters.
+        minimum: the least gain worth a change.
+
+    Raises:
+        BadInput: no cases, or measures of different lengths.
+    """
+    count = len(clusters)
+    if not count or primary not in candidate:
+        raise BadInput("a gate needs cases and its primary measure")
+    for name in candidate:
+        if len(candidate[name]) != count or len(champion[name]) != count:
+            raise BadInput(f"{name}: {count} cases were expected on both sides")
+    tests: list[dict[str, Any]] = []
+    for name in candidate:
+        mine, theirs = np.asarray(candidate[name], float), np.asarray(champion[name], float)
+        gap = mine - theirs
+        low, high = _interval(mine, theirs, clusters, 1 - alpha)
+        tests.append(
+            {
+                "name": name,
+                "estimate": float(gap.mean()),
+                "interval": [float(low), float(high)],
+                "p_value": float(stats.sign_flip_p(gap, clusters)),  # one-sided: the candidate is better
+                "p_worse": float(stats.sign_flip_p(-gap, clusters)),
+                "candidate": float(np.mean(candidate[name])),
+                "champion": float(np.mean(champion[name])),
+            }
+        )
+    for test, adjusted in zip(tests, stats.holm([t["p_worse"] for t in tests]), strict=True):
+        test["p_worse_holm"] = float(adjusted)
+    main = next(t for t in tests if t["name"] == primary)
+    guards = [t for t in tests if t["name"] != primary]
+    broken = [t["name"] for t in guards if t["p_worse_holm"] < alpha and t["estimate"] < -margin]
+    unsure = [t["name"] for t in guards if t["name"] not in parts and t["interval"][0] < -margin]
+    reasons = []
+    if broken:
+        verdict = "worse"
+        reasons.append(f"guards lost: {', '.join(broken)}")
+    elif main["p_worse"] < alpha:
+        verdict = "worse"
+        reasons.append(f"{primary} fell by {-main['estimate']:.3f}")
+    elif main["p_value"] < alpha and main["estimate"] >= minimum and not unsure:
+        verdict = "better"
+        reasons.append(f"{primary} rose by {main['estimate']:.3f}, p {main['p_value']:.4f}")
+    elif main["interval"][0] >= -margin and not unsure:
+        verdict = "not_worse"
+        reasons.append(f"a loss of {primary} beyond {margin:g} is not plausible; a gain is not shown")
+    else:
+        verdict = "not_enough_evidence"
+        reasons.append(
+            f"{primary} {main['estimate']:+.3f}, interval {main['interval'][0]:+.3f} to {main['interval'][1]:+.3f}"
+        )
+        if unsure:
+            reasons.append(f"guards not cleared: {', '.join(unsure)}")
+    gap = np.asarray(candidate[primary], float) - np.asarray(champion[primary], float)
+    needed = None
+    if verdict in ("not_enough_evidence", "not_worse"):
+        discordant = max(float(np.mean(gap != 0)), 1.0 / (count + 1))
+        aim = abs(main["estimate"]) if abs(main["estimate"]) > margin / 2 else margin
+        effect = stats.design_effect(gap, clusters)
+        needed = int(np.ceil(effect * cases_needed(min(aim, discordant), discordant, alpha=alpha)))
+        needed = max(needed, count + 1)
+    metrics = {
+        name: {"candidate": float(np.mean(candidate[name])), "champion": float(np.mean(champion[name]))}
+        for name in candidate
+    }
+    return Result(
+        verdict, {**metrics, "cases": count, "clusters": len(set(clusters))}, tuple(tests), needed, tuple(reasons)
+    )
+
+
+def power(cases: int, difference: float, discordant: float, *, alpha: float = 0.05) -> float:
+    """Chance that the exact one-sided test of independent cases sees a difference of two paired shares.
+
+    Args:
+        difference: A minus B as a share of the cases.
+        discordant: share of cases on which the two differ.
+    """
+    wins = (discordant + difference) / 2 / discordant
+    spread = 6 * np.sqrt(cases * discordant * (1 - discordant)) + 1
+    d = np.arange(max(int(cases * discordant - spread), 0), min(int(cases * discordant + spread), cases) + 1)
+    least = binom.isf(alpha, d, 0.5) + 1  # the fewest wins that are certain
+    return float((binom.pmf(d, cases, discordant) * binom.sf(least - 1, d, wins)).sum())
+
+
+def cases_needed(difference: float, discordant: float, *, alpha: float = 0.05, wanted: float = 0.8) -> int:
+    """Independent paired cases that the exact test needs: the textbook's number, raised until its power is there.
+
+    The textbook's number (``stats.cases_for_difference``) is of the normal approximation; the exact
+    test falls up to four points short of it at under 200 cases.
+    """
+    count = stats.cases_for_difference(difference, discordant, alpha=alpha, power=wanted)
+    while power(count, difference, max(discordant, difference), alpha=alpha) < wanted:
+        count = int(np.ceil(count * 1.02)) + 1
+    return count
+
+
+def earned(against_champion: Result, against_prompt: Result | None) -> Result:
+    """The verdict that counts: a gain over the champion is one only if the best prompt alone is beaten too.
+
+    Args:
+        against_champion: the comparison with what serves.
+        against_prompt: with the base model under its best prompt; None where that is what serves.
+    """
+    if against_prompt is None:
+        return against_champion
+    told = [{**test, "name": f"{test['name']} (prompt alone)"} for test in against_prompt.tests]
+    tests = (*against_champion.tests, *told)
+    metrics = {**against_champion.metrics, "prompt_alone": dict(against_prompt.metrics)}
+    why = tuple(f"prompt alone: {reason}" for reason in against_prompt.reasons)
+    if against_champion.verdict != "better" or against_prompt.verdict == "better":
+        needed = against_champion.needed_cases
+        return Result(against_champion.verdict, metrics, tests, needed, (*against_champion.reasons, *why))
+    reasons = ("better than the champion, but a prompt with examples does as well: nothing to train for", *why)
+    return Result(against_prompt.verdict, metrics, tests, against_prompt.needed_cases, reasons)
+
+
+def votes(
+    outcomes: Sequence[float], longer: Sequence[float], clusters: Sequence[str], *, alpha: float = 0.05
+) -> dict[str, Any]:
+    """Blind pairs between candidate and champion as one test: the win rate, and what is left of it at equal length.
+
+    Args:
+        outcomes: 1 the candidate won, 0 it lost, 0.5 a tie.
+        longer: by how many characters the candidate's text was longer.
+        clusters: what the pairs share (the prompt).
+
+    Returns:
+        A test as ``compare`` has them (estimate: win rate minus one half), with ``at_equal_length``:
+        the win rate that a logistic fit of the decided pairs on the difference in length leaves at
+        difference 0, None under 20 decided pairs or where length alone separates wins from losses.
+
+    Raises:
+        BadInput: no votes, or lists of different lengths.
+
+    Source: Dubois et al. (2024), length-controlled win rates, with the length term alone.
+    """
+    won, extra = np.asarray(outcomes, float), np.asarray(longer, float)
+    if not len(won) or len(won) != len(extra) or len(won) != len(clusters):
+        raise BadInput(f"{len(won)} votes, {len(extra)} lengths and {len(clusters)} clusters: one of each per vote")
+    gap = 2 * won - 1
+    effect = stats.design_effect(gap, clusters)
+    low, high = stats.wilson(won.sum() / effect, len(won) / effect, 1 - alpha)
+    return {
+        "name": "blind votes",
+        "estimate": float(won.mean() - 0.5),
+        "interval": [low - 0.5, high - 0.5],
+        "p_value": float(stats.sign_flip_p(gap, clusters)),
+        "p_worse": float(stats.sign_flip_p(-gap, clusters)),
+        "candidate": float(won.mean()),
+        "champion": float(1 - won.mean()),
+        "votes": len(won),
+        "at_equal_length": _at_equal_length(won, extra),
+        "needed_votes": stats.cases_for_win_rate(min(max(float(won.mean()), 0.55), 0.95), alpha=alpha),
+    }
+
+
+def _at_equal_length(won: Any, extra: Any) -> float | None:
+    decided = won != 0.5
+    y, spread = won[decided], float(extra[decided].std()) if decided.any() else 0.0
+    if len(y) < 20 or len(set(y)) < 2:
+        return None
+    if spread == 0:
+        return float(y.mean())
+    x = np.column_stack([np.ones(len(y)), extra[decided] / spread])
+    beta = np.zeros(2)
+    for _ in range(50):  # Newton's steps, with a little ridge on the slope
+        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
+        slope = x.T @ (y - p) - np.array([0.0, 1e-3]) * beta
+        step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + np.diag([1e-9, 1e-3]), slope)
+        beta = beta + step
+        if np.abs(step).max() < 1e-9:
+            break
+    if not np.isfinite(beta).all() or abs(beta[1]) > 15:  # length alone separates them: nothing is left to say
+        return None
+    return float(1 / (1 + np.exp(-beta[0])))
+
+
+def _interval(mine: Any, theirs: Any, clusters: Sequence[str], level: float) -> tuple[float, float]:
+    """Of the mean difference: for right or wrong from the paired counts, thinned by the design effect."""
+    gap = mine - theirs
+    if set(np.unique(np.concatenate([mine, theirs]))) <= {0.0, 1.0}:
+        effect = stats.design_effect(gap, clusters)
+        counts = [((mine == a) & (theirs == b)).sum() / effect for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))]
+        return stats.paired_interval(counts[0], counts[1], counts[2], counts[3], level)
+    return stats.paired_bootstrap(gap, clusters, level=level)

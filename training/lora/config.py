@@ -1,0 +1,192 @@
+"""One training run as one frozen value, read from RUN.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rmn.lib.errors import BadInput
+
+METHODS = ("sft", "dpo", "kto")
+SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+RATES = {"sft": 5e-4, "dpo": 1e-4, "kto": 1e-4}  # for LoRA on hundreds of rows; the trainers' defaults learn nothing
+CHOICES = {
+    "method": METHODS,
+    "scheduler": SCHEDULERS,
+    "precision": ("auto", "fp32", "bf16"),
+    "quantization": ("none", "nf4"),
+    "checkpointing": ("auto", "on", "off"),
+    "liger": ("auto", "on", "off"),
+}
+LIMITS: dict[str, tuple[float, float]] = {
+    "rank": (1, 64),
+    "alpha": (0.01, 1e4),
+    "dropout": (0, 0.9),
+    "learning_rate": (1e-8, 1),
+    "steps": (0, 1_000_000),
+    "epochs": (0, 1000),
+    "batch": (1, 4096),
+    "accumulation": (1, 4096),
+    "max_length": (16, 131_072),
+    "warmup": (0, 1_000_000),
+    "beta": (1e-6, 100),
+    "label_smoothing": (0, 0.5),
+    "save_every": (0, 1_000_000),
+    "eval_every": (0, 1_000_000),
+    "seed": (0, 2**31 - 1),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides what comes out of a training.
+
+    ``steps`` 0 means ``epochs`` passes. ``warmup`` under 1 is a share of the steps, else steps.
+    ``label_smoothing`` is the share of pairs thought to be labelled the wrong way round.
+    """
+
+    base_model: Path
+    method: str
+    data: Path  # a data set's folder, or one JSON Lines file
+    out: Path
+    parent: Path | None = None  # an adapter that training starts from
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.05
+    targets: tuple[str, ...] = TARGETS
+    rslora: bool = False
+    learning_rate: float = 0.0  # 0: the method's own
+    scheduler: str = "linear"
+    warmup: float = 2
+    steps: int = 0
+    epochs: float = 3.0
+    batch: int = 8
+    accumulation: int = 1
+    max_length: int = 256
+    packing: bool = False
+    beta: float = 0.1
+    loss_types: tuple[str, ...] = ("sigmoid",)
+    loss_weights: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
+    seed: int = 0
+    precision: str = "auto"
+    quantization: str = "none"
+    checkpointing: str = "auto"
+    liger: str = "auto"
+    save_every: int = 10
+    eval_every: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the manifest: brand, retailer, task ...
+
+    @property
+    def rate(self) -> float:
+        return self.learning_rate or RATES[self.method]
+
+    @property
+    def work(self) -> Path:
+        """Checkpoints and progress, beside the adapter's folder; gone when it is whole."""
+        return self.out.parent / f".{self.out.name}.work"
+
+    def row(self) -> dict[str, Any]:
+        """As JSON, without the paths of this host."""
+        row = dataclasses.asdict(self)
+        for name in ("base_model", "data", "out", "parent", "facts"):
+            row.pop(name)
+        return row | {"learning_rate": self.rate}
+
+
+def read(path: Path) -> RunConfig:
+    """A run from its file; paths inside are relative to it.
+
+    Raises:
+        BadInput: no such file, not JSON, an unknown key, a value that makes no sense; with the key.
+    """
+    path = Path(path)
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; check the path") from None
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise BadInput(f"{path}: an object was expected, such as {{'method': 'sft', ...}}")
+    return parse(given, path.parent, str(path))
+
+
+def parse(given: Mapping[str, Any], folder: Path, where: str = "run") -> RunConfig:
+    """A run from its keys.
+
+    Raises:
+        BadInput: as ``read``.
+    """
+    known = {one.name: one for one in dataclasses.fields(RunConfig)}
+    for key in given:
+        if key not in known:
+            raise BadInput(f"{where}: {key}: no such key; known are {', '.join(known)}")
+    values: dict[str, Any] = {}
+    for name in ("base_model", "data", "out", "method"):
+        if not given.get(name):
+            raise BadInput(f"{where}: {name} is missing")
+    for key, value in given.items():
+        if value is None:
+            continue
+        if key in ("base_model", "data", "out", "parent"):
+            values[key] = folder / str(value)
+        elif key in CHOICES:
+            if value not in CHOICES[key]:
+                raise BadInput(f"{where}: {key} is {value!r}: one of {', '.join(CHOICES[key])}")
+            values[key] = value
+        elif key in LIMITS:
+            values[key] = _number(value, f"{where}: {key}", *LIMITS[key], whole=isinstance(_default(known[key]), int))
+        elif key in ("targets", "loss_types"):
+            values[key] = _names(value, f"{where}: {key}")
+        elif key == "loss_weights":
+            if not isinstance(value, list):
+                raise BadInput(f"{where}: loss_weights: a list of numbers was expected")
+            values[key] = tuple(_number(each, f"{where}: loss_weights", 0, 1e6) for each in value)
+        elif key in ("rslora", "packing"):
+            if not isinstance(value, bool):
+                raise BadInput(f"{where}: {key} is {value!r}: true or false was expected")
+            values[key] = value
+        elif key == "facts":
+            values[key] = dict(value)
+    unknown = set(values.get("targets", ())) - set(TARGETS)
+    if unknown:
+        raise BadInput(f"{where}: targets: {', '.join(sorted(unknown))}: not served; known are {', '.join(TARGETS)}")
+    config = RunConfig(**values)
+    if config.loss_weights and len(config.loss_weights) != len(config.loss_types):
+        raise BadInput(f"{where}: loss_weights has {len(config.loss_weights)}, loss_types {len(config.loss_types)}")
+    if config.packing and config.method != "sft":
+        raise BadInput(f"{where}: packing: only for sft")
+    if not config.steps and not config.epochs:
+        raise BadInput(f"{where}: steps and epochs are both 0: nothing would be trained")
+    return config
+
+
+def _default(one: dataclasses.Field[Any]) -> Any:
+    return one.default
+
+
+def _number(value: Any, where: str, low: float, high: float, *, whole: bool = False) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadInput(f"{where} is {value!r}: a number was expected")
+    if not low <= value <= high:
+        raise BadInput(f"{where} is {value:g}: between {low:g} and {high:g}")
+    if whole and value != int(value):
+        raise BadInput(f"{where} is {value:g}: a whole number was expected")
+    return int(value) if whole else float(value)
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if value == "all-linear":
+        return TARGETS
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+        raise BadInput(f"{where}: a list of names was expected")
+    return tuple(value)

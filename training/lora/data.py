@@ -1,0 +1,104 @@
+"""Rows that train: read, checked, and told apart by method.
+
+SFT: ``prompt`` and ``completion``, or ``messages`` that end with the assistant. DPO: ``prompt``,
+``chosen``, ``rejected``. KTO: ``prompt``, ``completion``, ``label``. All as message lists (TRL's
+conversational form).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rmn.lib.errors import BadInput
+
+Row = Mapping[str, Any]
+NEEDED = {"sft": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion")}
+FEWEST = 2
+
+
+def read(path: Path, method: str, part: str = "train") -> list[dict[str, Any]]:
+    """The rows of a data set's part, or of one file.
+
+    Raises:
+        BadInput: no such file, a line that is no row of this method; with the line.
+    """
+    path = Path(path)
+    file = path / f"{part}.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file; build a data set with build_dataset")
+    rows = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                rows.append(_row(line, method, f"{file.name} line {number}"))
+    return rows
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows in canonical JSON, in their order."""
+    text = "\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")) for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _row(line: str, method: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{where}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise BadInput(f"{where}: an object was expected")
+    if method == "sft" and "messages" in row and "prompt" not in row:
+        messages = row["messages"]
+        _messages(messages, f"{where}: messages")
+        if messages[-1]["role"] != "assistant":
+            raise BadInput(f"{where}: messages: the last must be the assistant's")
+        return {"prompt": messages[:-1], "completion": messages[-1:]}
+    kept = {name: row.get(name) for name in NEEDED[method]}
+    for name, value in kept.items():
+        if value is None:
+            raise BadInput(f"{where}: {name} is missing; {method} rows have {', '.join(NEEDED[method])}")
+        if isinstance(value, str):
+            kept[name] = [{"role": "user" if name == "prompt" else "assistant", "content": value}]
+        _messages(kept[name], f"{where}: {name}")
+    if method == "dpo" and kept["chosen"] == kept["rejected"]:
+        raise BadInput(f"{where}: chosen equals rejected: that teaches nothing; drop the row")
+    if method == "kto":
+        if not isinstance(row.get("label"), bool):
+            raise BadInput(f"{where}: label: true or false was expected")
+        kept["label"] = row["label"]
+    return kept
+
+
+def _messages(value: Any, where: str) -> None:
+    fine = (
+        isinstance(value, list)
+        and value
+        and all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+        )
+    )
+    if not fine:
+        raise BadInput(f"{where}: a list of messages with role and content was expected")
+
+
+def fitting(
+    rows: Sequence[dict[str, Any]], method: str, length: Callable[[Sequence[Row]], int], most: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Rows whose longest rendering has at most ``most`` tokens, and how many were left out.
+
+    Cutting a row would train on a text that nobody wrote, so what is too long is left out.
+
+    Raises:
+        BadInput: fewer than two rows are left.
+    """
+    ends = ("chosen", "rejected") if method == "dpo" else ("completion",)
+    kept = [row for row in rows if all(length([*row["prompt"], *row[end]]) <= most for end in ends)]
+    if len(kept) < FEWEST:
+        raise BadInput(
+            f"{len(kept)} of {len(rows)} rows have at most {most} tokens; at least {FEWEST} are needed: add rows or raise max_length"
+        )
+    return kept, len(rows) - len(kept)

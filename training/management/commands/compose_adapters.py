@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from agents import serving
+from rmn.lib.commands import RmnCommand
+from rmn.lib.errors import BadInput
+from training.lora.compose import METHODS, compose
+
+
+class Command(RmnCommand):
+    help = "Compose adapters into one version: retailer, brand and task, with weights."
+    example = "compose_adapters 3f9a1c:0.5 77ab02:0.3 c0ffee:0.2 --method cat --out adapters/acme"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("parts", nargs="+", help="digest or folder, a colon, its weight")
+        parser.add_argument("--method", default="cat", help=f"one of {', '.join(METHODS)} (default: cat, exact)")
+        parser.add_argument("--rank", type=int, default=0, help="of svd (default: the largest part's)")
+        parser.add_argument("--out", required=True, help="folder of the new version")
+
+    def run(self, **options: Any) -> None:
+        parts = [part(text) for text in options["parts"]]
+        digest = compose(parts, options["method"], Path(options["out"]), rank=options["rank"])
+        self.stdout.write(f"{digest}: {options['out']}")
+
+
+def part(text: str) -> tuple[Path, float]:
+    """Folder and weight from ``A:0.5``.
+
+    Raises:
+        BadInput: no weight, no number, or no such adapter.
+    """
+    name, mark, weight = text.rpartition(":")
+    try:
+        value = float(weight)
+    except ValueError:
+        raise BadInput(f"{text!r}: a weight was expected after a colon, such as 3f9a1c:0.5") from None
+    if not mark or not -10 <= value <= 10:
+        raise BadInput(f"{text!r}: an adapter, a colon and a weight between -10 and 10")
+    folder = Path(name)
+    return (folder if folder.is_dir() else serving.folder_of(serving.find(name))), value

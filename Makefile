@@ -42,6 +42,6 @@ bench: install  ## benchmarks, small
 	@$(VENV) -m benchmarks
 
 pins: install  ## compile requirements/*.in anew
-	@for name in base train dev; do .venv/bin/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --no-emit-options --strip-extras --no-header --annotation-style=line --allow-unsafe $$(test $$name = base && echo --generate-hashes) \
-	  -o requirements/$$name.txt requirements/$$name.in; done
+	@for name in base train dev; do .venv/bin/pip-compile -q --strip-extras --no-header --annotation-style=line --allow-unsafe \
+	  $$(test $$name = base && echo --generate-hashes) -o requirements/$$name.txt requirements/$$name.in \
+	  && sed -i.old '/^--/d' requirements/$$name.txt && rm requirements/$$name.txt.old; done

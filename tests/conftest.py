@@ -68,6 +68,14 @@ def people(db: None) -> People:
 
 
 @pytest.fixture(autouse=True)
+def no_repeats_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair comes back for a second look in one answer of twenty; a test that wants one says so."""
+    from feedback import services
+
+    monkeypatch.setattr(services, "REPEAT_SHARE", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def act_for_everyone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Tests arrange rows of all brands; the doors they then knock at set their own scope."""
     cache.clear()

@@ -16,7 +16,7 @@ import polars as pl
 
 from retailers.domain import identifiers, parsing, rmis
 from retailers.domain.feed import ROW, Feed
-from retailers.domain.mapping import TODO, normalise
+from retailers.domain.mapping import FILL_IN, normalise
 
 SAMPLE_ROWS = 3000
 # Normalised header texts (see mapping.normalise), most telling first, in the languages reports come in.
@@ -488,7 +488,7 @@ def _dates(columns: list[Column], found: Draft) -> list[Column]:
         chosen = {"date": chosen[role]}
     else:
         found.marks.append(
-            f"  date: {{from: {TODO}}}  # no column reads as a day; name it, or say period none and give --period"
+            f"  date: {{from: {FILL_IN}}}  # no column reads as a day; name it, or say period none and give --period"
         )
     for role, (column, form) in chosen.items():
         found.fields[role] = (
@@ -504,7 +504,7 @@ def _dates(columns: list[Column], found: Draft) -> list[Column]:
 def _format_text(form: str) -> str:
     if form == "iso":
         return ""
-    return f", format: {_quote(TODO if form.startswith('?') else form)}"
+    return f", format: {_quote(FILL_IN if form.startswith('?') else form)}"
 
 
 def _format_note(form: str) -> str:
@@ -785,7 +785,7 @@ def _currency(columns: list[Column], feed: Feed, found: Draft) -> None:
             return
     if "spend" in found.fields or found.outcomes:
         hint = f"the file writes {sorted(marks)[0]!r}" if marks else "the file does not say"
-        found.fields["currency"] = f"{{constant: {TODO}}}  # ISO 4217 code; {hint}"
+        found.fields["currency"] = f"{{constant: {FILL_IN}}}  # ISO 4217 code; {hint}"
 
 
 def _scales(found: Draft) -> None:
@@ -806,7 +806,7 @@ def _scales(found: Draft) -> None:
         unit = "micro" if price >= 50_000 else "0.00001"
         text = found.fields["spend"].rstrip("}")
         found.fields["spend"] = (
-            f"{text}, unit: {TODO}}}  # a click costs {price:,.0f} units: {unit}? say what one unit is worth (1 for none)"
+            f"{text}, unit: {FILL_IN}}}  # a click costs {price:,.0f} units: {unit}? say what one unit is worth (1 for none)"
         )
 
 

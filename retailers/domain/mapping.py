@@ -32,7 +32,7 @@ from rmn.lib.errors import BadInput
 SHIPPED = Path(__file__).resolve().parent.parent / "mappings"
 MAX_MAPPING_BYTES = 1_000_000
 NAME = re.compile(r"^[a-z0-9][a-z0-9_]*/[a-z0-9][a-z0-9_]*$")
-TODO = "FILL-IN"  # what infer_mapping writes where a person must decide
+FILL_IN = "FILL-IN"  # what infer_mapping writes where a person must decide
 
 _ISO_CODES = "|".join(sorted(rmis.CURRENCIES))
 _BRACKETED_MONEY = re.compile(
@@ -475,7 +475,7 @@ def parse(text: str, where: str = "mapping") -> MappingFile:
         raise BadInput(f"{where}: a mapping is a YAML object that begins with 'mapping: network/report'")
     marks = sorted(_unfilled(raw))
     if marks:
-        raise BadInput(f"{where}: {marks[0]} still says {TODO}: write the value there (docs/mapping.md)")
+        raise BadInput(f"{where}: {marks[0]} still says {FILL_IN}: write the value there (docs/mapping.md)")
     try:
         return MappingFile.model_validate(raw)
     except ValidationError as error:
@@ -496,7 +496,7 @@ def _unfilled(node: Any, place: str = "") -> Iterable[str]:
     elif isinstance(node, list):
         for number, value in enumerate(node):
             yield from _unfilled(value, f"{place}[{number}]")
-    elif isinstance(node, str) and TODO in node:
+    elif isinstance(node, str) and FILL_IN in node:
         yield place
 
 

@@ -23,8 +23,8 @@ def through(path, out, **fill) -> dict:
     """Draft a mapping, fill in the marked lines in order, harmonize."""
     text = draft(path)
     for value in fill.get("fill", []):
-        text = text.replace(mappings.TODO, value, 1)
-    assert mappings.TODO not in text, text
+        text = text.replace(mappings.FILL_IN, value, 1)
+    assert mappings.FILL_IN not in text, text
     mapping = mappings.parse(text)
     with open_feed(path, mapping.dialect, mapping.wanted) as feed:
         return harmonizer.run(feed, mapping, out)
@@ -96,7 +96,7 @@ def test_what_cannot_be_known_is_marked_and_nothing_else(tmp_path):
         tmp_path / "a.csv", "Date,Campaign,Impressions,Clicks,Spend\n01/02/2026,c,10,1,$1.00\n03/04/2026,c,10,1,$2.00\n"
     )
     text = draft(feed)
-    assert len(re.findall(mappings.TODO, text)) == 2  # the day order, the currency
+    assert len(re.findall(mappings.FILL_IN, text)) == 2  # the day order, the currency
     report = through(feed, tmp_path / "out", fill=["%d/%m/%Y", "CAD"])
     assert report["period"] == ["2026-02-01", "2026-04-03"]
     assert report["currency"] == "CAD"

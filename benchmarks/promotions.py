@@ -1,13 +1,10 @@
 """20.9 million in-store promotion rows through the harmonizer into Parquet, against a bare polars copy.
 
-    python -m benchmarks.promotions [--rows N]
-
 Each side runs in its own process, so that peak memory is its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
@@ -15,6 +12,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.harness import Row
 
 MAPPING = """
 mapping: completejourney/promotions
@@ -56,7 +55,7 @@ def peer(source: Path, out: Path) -> int:
 def measure(side: str, source: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.promotions", "--side", side, "--source", str(source), "--out", folder],
+            [sys.executable, "-m", "benchmarks.promotions", side, str(source), folder],
             capture_output=True,
             text=True,
             check=False,
@@ -66,37 +65,37 @@ def measure(side: str, source: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=0, help="only the first N rows")
-    parser.add_argument("--side", choices=["ours", "peer"])
-    parser.add_argument("--source", type=Path)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    if options.side:
-        started = time.perf_counter()
-        rows = {"ours": ours, "peer": peer}[options.side](options.source, options.out)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"rows": rows, "seconds": time.perf_counter() - started, "peak_gb": peak}))
-        return
+def rows(size: str) -> list[Row]:
+    import polars as pl
+
     from retailers.domain.demo_feeds import find_data
 
     source = find_data() / "promotions.parquet"
     with tempfile.TemporaryDirectory() as folder:
-        if options.rows:
-            import polars as pl
-
+        if size == "small":
             cut = Path(folder) / "cut.parquet"
-            pl.scan_parquet(source).head(options.rows).sink_parquet(cut)
+            pl.scan_parquet(source).head(1_000_000).sink_parquet(cut)
             source = cut
-        sides = {side: measure(side, source) for side in ("ours", "peer")}
-    for side, name in (("ours", "harmonizer"), ("peer", "polars cast and copy")):
-        found = sides[side]
-        print(f"{name:22} {found['rows']:>12,.0f} rows {found['seconds']:8.1f} s {found['peak_gb']:6.2f} GB")
-    print(
-        f"ratio {sides['ours']['seconds'] / sides['peer']['seconds']:.1f} x the copy's time; below 2 GB: {sides['ours']['peak_gb'] < 2}"
-    )
+        mine, copy = measure("ours", source), measure("peer", source)
+    count = f"{mine['rows']:,.0f} promotion rows to Parquet"
+    peer_name = "polars casts and copies the same file"
+    return [
+        Row(
+            f"{count}, peak memory",
+            mine["peak_gb"],
+            "GB",
+            peer_name,
+            copy["peak_gb"],
+            "under 2 GB",
+            mine["peak_gb"] < 2,
+        ),
+        Row(f"{count}, time", mine["seconds"], "s", peer_name, copy["seconds"]),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    side, given, out = sys.argv[1:]
+    started = time.perf_counter()
+    count = {"ours": ours, "peer": peer}[side](Path(given), Path(out))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"rows": count, "seconds": time.perf_counter() - started, "peak_gb": peak}))

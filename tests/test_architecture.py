@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,14 @@ def test_every_init_file_is_empty() -> None:
     for app in ("rmn", "retailers", "campaigns", "feedback", "agents", "training"):
         for path in (ROOT / app).rglob("__init__.py"):
             assert not path.read_text().strip(), path
+
+
+def test_every_file_that_a_document_names_is_there() -> None:
+    lost = []
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        text = document.read_text()
+        named = [path for path in re.findall(r"`([a-z_]+/[A-Za-z0-9_/.]+)`", text) if not path.startswith("var/")]
+        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+        lost += [f"{document.name}: {path}" for path in named if not (ROOT / path).exists()]
+        lost += [f"{document.name}: {link}" for link in links if not (document.parent / link).exists()]
+    assert not lost

@@ -85,7 +85,7 @@ def test_looking_after_every_vote_is_wrong_less_often_than_promised():
     assert wrong / 300 < 0.1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_worse_and_better_mirror_each_other(wins, losses):
     one, two = weigh(wins, losses), weigh(losses, wins)

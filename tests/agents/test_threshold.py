@@ -84,7 +84,7 @@ def test_every_term_is_logged_with_what_it_was_given() -> None:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(max_size=60))
 def test_any_text_is_answered(text: str) -> None:
     assert threshold.evaluate(text, VALUES, []).met in (True, False)

@@ -108,7 +108,7 @@ def test_a_design_that_makes_no_sense_is_refused(spec: dict[str, Any], words: st
 GEO = {"kind": "geo", "treated_units": ["u00", "u01"], "start": "50", "fixed_effects": True}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10_000),
     st.sampled_from([0.0, 0.03, 0.2]),

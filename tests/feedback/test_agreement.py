@@ -44,7 +44,7 @@ def test_what_was_rated_once_or_with_one_value_alone_is_no_evidence() -> None:
     assert agreement.krippendorff(agreement.counts(flat), flat.values, "nominal") is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.sampled_from([None, 1, 2, 3]), min_size=3, max_size=3), min_size=2, max_size=12),
     st.randoms(),

@@ -38,7 +38,7 @@ def test_an_approval_table_of_1600_gives_agrestis_answer() -> None:
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_flipping_single_cases_is_mcnemars_exact_test(a_only: int, b_only: int) -> None:
     differences = np.array([1.0] * a_only + [-1.0] * b_only + [0.0] * 5)
     expected = stats.mcnemar_exact(a_only, b_only, one_sided=True)
@@ -96,7 +96,7 @@ def test_newcombes_published_interval_is_met() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_holm_never_makes_a_p_value_smaller_and_keeps_their_order(p_values: list[float]) -> None:
     adjusted = stats.holm(p_values)
     assert all(after >= before and after <= 1 for before, after in zip(p_values, adjusted, strict=True))

@@ -208,7 +208,7 @@ def test_five_hundred_planted_duplicates_of_one_person_do_not_take_over() -> Non
     assert report.dropped["one person's share"] + report.dropped["more than eight rows of one prompt"] > 200
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(6, 60), st.text(min_size=1, max_size=8))
 def test_no_prompt_and_no_cluster_stands_on_both_sides(count: int, tenant: str) -> None:
     report = Report()

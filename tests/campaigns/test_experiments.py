@@ -122,6 +122,59 @@ def test_interval_and_p_value_never_disagree(seed: int, effect: float, method: s
     assert (found["verdict"] == "effect") == (found["p_value"] < 0.1)
 
 
+def test_a_thousand_intervals_agree_with_their_p_values() -> None:
+    methods = ("synthetic_control", "augmented_synthetic_control", "did", "tbr", "gbr", "synthetic_did")
+    kinds = [(m, i) for m in methods for i in ("block", "textbook")] + [("synthetic_control", "iid")]
+    disagree = []
+    for seed in range(1000):
+        method, inference = kinds[seed % len(kinds)]
+        frame = panel(units=12, periods=30, seed=seed, effect=(0.0, 0.02, 0.1)[seed % 3], start=24)
+        found = analyze(GEO | {"start": "24", "method": method, "inference": inference, "seed": seed}, frame=frame)
+        low, high = (v if v is not None else side for v, side in zip(found["interval"], (-1e300, 1e300), strict=True))
+        if (found["p_value"] < 0.1) == (low <= 0 <= high) or not low <= found["estimate"]["att"] <= high:
+            disagree.append((seed, method, inference, found["p_value"], low, high))
+    assert not disagree
+
+
+@pytest.mark.parametrize("method", ["synthetic_control", "augmented_synthetic_control", "did", "tbr", "gbr"])
+def test_placebo_units_reject_about_as_often_as_said(method: str) -> None:
+    runs = [analyze(GEO | {"method": method, "start": "34"}, frame=panel(14, 40, seed)) for seed in range(150)]
+    claimed = sum(run["p_value"] < 0.1 for run in runs) / len(runs)
+    assert 0.04 <= claimed <= 0.16
+    assert all(run["diagnostics"]["placebo_sets"] == 66 for run in runs)
+
+
+def test_few_units_are_tested_by_blocks_in_time() -> None:
+    frame = panel(units=6, effect=0.2)
+    found = analyze(GEO | {"treated_units": ["u00"]}, frame=frame)
+    assert found["diagnostics"]["inference"] == "block"
+    assert found["diagnostics"]["smallest_p"] == pytest.approx(1 / 60)
+
+
+def test_a_method_without_a_textbook_says_which_interval_it_gives() -> None:
+    found = analyze(GEO | {"method": "synthetic_control", "inference": "textbook"}, frame=panel())
+    assert "no textbook interval" in found["warnings"][0]
+    assert found["diagnostics"]["inference"] == "placebo"
+
+
+def test_the_iid_interval_is_no_point_where_every_constant_effect_is_rejected() -> None:
+    frame = panel(seed=1, effect=0.1)
+    noisy = pl.when(pl.col("unit").is_in(["u00", "u01"]) & (pl.col("time").cast(pl.Int64) >= 50))
+    wave = pl.col("time").cast(pl.Int64) % 2 * 12.0
+    frame = frame.with_columns(noisy.then(pl.col("outcome") + wave).otherwise(pl.col("outcome")).alias("outcome"))
+    found = analyze(GEO | {"inference": "iid"}, frame=frame)
+    assert found["interval"][1] - found["interval"][0] > 0.5
+    assert any("rejects every constant effect" in words for words in found["warnings"])
+
+
+def test_the_band_and_the_sum_over_the_test_end_at_the_interval() -> None:
+    found = analyze(GEO | {"method": "synthetic_control"}, frame=panel(effect=0.05))
+    last = found["series"][-1]
+    assert last["cumulative"] == pytest.approx(10 * found["estimate"]["att"])
+    assert [last["cumulative_low"], last["cumulative_high"]] == pytest.approx([10 * v for v in found["interval"]])
+    assert last["low"] < last["expected"] < last["high"]
+
+
 def test_a_planted_effect_is_found_and_a_missing_one_is_not_claimed() -> None:
     found = analyze(GEO, frame=panel(effect=0.2))
     assert found["verdict"] == "effect"
@@ -225,7 +278,7 @@ def test_geo_experiment_regressions(shared_data: Path) -> None:
     tbr = analyze(spec | {"method": "tbr"}, frame=text)
     assert tbr["estimate"]["cumulative"] == pytest.approx(147_337.1, abs=0.1)
     assert tbr["iroas"]["estimate"] == pytest.approx(2.946742, abs=1e-5)
-    gbr = analyze(spec | {"method": "gbr"}, frame=text)
+    gbr = analyze(spec | {"method": "gbr", "inference": "textbook"}, frame=text)
     assert gbr["iroas"]["estimate"] == pytest.approx(3.233443, abs=1e-5)
     assert gbr["iroas"]["interval"] == pytest.approx([2.694844, 3.772041], abs=1e-5)
 

@@ -17,7 +17,7 @@ import polars as pl
 from scipy import stats as st
 
 from campaigns.domain.experiments import panel as panels
-from campaigns.domain.experiments import synthetic
+from campaigns.domain.experiments import placebo, synthetic
 from campaigns.domain.experiments.design import number
 from campaigns.domain.experiments.panel import Panel
 from rmn.lib.arrays import Array
@@ -456,63 +456,108 @@ def _cut(spec: Mapping[str, Any], frame: pl.DataFrame, where: str, *, fill: floa
     return Cut(data, treated, control, slice(first, keep), frame)
 
 
+Gap = Callable[[Array, Array, Array], tuple[Array, Array]]  # treated, controls, periods to fit on: gap, weights
+PUBLISHED = "errors are taken as independent from period to period, as published: its size is not valid where they are correlated"
+
+
 def _gap_method(
-    spec: Mapping[str, Any], cut: Cut, gap: Callable[[Array, Array], tuple[Array, Array]], diagnostics: dict[str, Any]
+    spec: Mapping[str, Any], cut: Cut, gap: Gap, diagnostics: dict[str, Any], published: Callable[[], Any] | None = None
 ) -> Found:
     """Effect, interval and p-value of a method that gives a gap in every period.
 
+    Inference ranks the gap among placebo sets of untreated units; where these are too few to reject
+    anything, among blocks in time.
+
     Args:
-        gap: (treated, periods to fit on) to the gap in every period and the controls' weights.
+        published: the interval and p-value of the method's authors, for ``iid`` and ``textbook``.
     """
     alpha, inference = number(spec, "alpha", 0.1, 1e-4, 0.5), spec.get("inference", "block")
-    mine, test = cut.mine, cut.test
-    series, weights = gap(mine, cut.pre)
+    mine, test, before = cut.mine, cut.test, cut.test.start
+    seed = int(spec.get("seed", 1))
+    series, weights = gap(mine, cut.others, cut.pre)
     att = float(series[test].mean())
     every = np.ones(len(mine), bool)
+    warnings: list[str] = []
+    error = placebo.error_before(series, before)
+    placebos = placebo.gaps(lambda y, others: gap(y, others, cut.pre)[0], cut.others, len(cut.treated), before, seed)
+    in_space = 1 / (len(placebos) + 1) < alpha
 
-    def p_of(effect: float) -> float:
+    def p_of(effect: float, *, of_sum: bool = False) -> float:
         changed = mine.copy()
         changed[test] -= effect
-        residual, _ = gap(changed, every)
+        residual, _ = gap(changed, cut.others, every)
         if inference == "iid":
-            return synthetic.iid_p(residual, test, seed=int(spec.get("seed", 1)))
+            return synthetic.iid_p(residual, test, seed=seed, of_sum=of_sum)
         return synthetic.block_p(residual, test)
 
-    p = p_of(0.0)
-    spread = float(np.std(series[cut.pre])) or abs(att) or 1.0
-    interval = synthetic.invert(p_of, att, spread / 4, alpha)
-    warnings = []
-    if p_of(att) < alpha:
-        warnings.append(
-            "the test rejects even the effect it estimates: the test period is noisier than the past; the interval is empty and shown as a point"
-        )
-    if inference == "iid":
-        warnings.append(
-            "iid inference reproduces published figures; its size is not valid where periods are correlated"
-        )
-    if 1 / len(mine) >= alpha:
-        warnings.append(
-            f"{len(mine)} periods allow no p-value under {1 / len(mine):.3f}: nothing can be significant at {alpha:g}"
-        )
+    if published is not None and inference != "block":
+        interval, p = published()
+        how = "textbook"
+        warnings.append(PUBLISHED)
+    elif inference != "iid" and in_space:
+        how = "placebo"
+        if inference == "textbook":
+            warnings.append("this method has no textbook interval: the one of placebo units is given instead")
+        interval, p = placebo.tested(att, error, placebos[:, test].mean(axis=1), alpha, tails=_tails(spec))
+    else:
+        how = "iid" if inference == "iid" else "block"
+        if inference == "textbook":
+            warnings.append("this method has no textbook interval: the one of blocks in time is given instead")
+        if _tails(spec) == 1:
+            raise BadInput("tails is 1: blocks in time have no sides, and there are too few units for placebos; use 2")
+        p = p_of(0.0)
+        spread = float(np.std(series[cut.pre])) or abs(att) or 1.0
+        if p_of(att) < alpha:  # no constant effect at all passes: the statistic sees a noisier test period
+            warnings.append(
+                "the test rejects every constant effect, also the one it estimates; the interval is that of the mean gap under the same shuffles"
+            )
+            interval = synthetic.invert(
+                lambda effect: p_of(effect, of_sum=True), att, spread / 4, alpha, zero_kept=p >= alpha
+            )
+        else:
+            interval = synthetic.invert(p_of, att, spread / 4, alpha)
+        if how == "iid":
+            warnings.append(
+                "iid inference reproduces published figures; its size is not valid where periods are correlated"
+            )
+        if 1 / len(mine) >= alpha:
+            warnings.append(
+                f"{len(mine)} periods allow no p-value under {1 / len(mine):.3f}: nothing can be significant at {alpha:g}"
+            )
     pre_gap = series[cut.pre]
     scale = float(np.abs(mine[cut.pre]).mean()) or 1.0
     diagnostics |= {
+        "inference": how,
         "l2": float(np.sqrt((pre_gap**2).sum())),
         "pre_mape": float(np.abs(pre_gap).mean() / scale),
-        "smallest_p": 1 / len(mine),
+        "placebo_sets": len(placebos),
+        "smallest_p": 1 / (len(placebos) + 1) if how == "placebo" else 1 / len(mine),
         "weights": {
             cut.panel.units[cut.control[i]]: float(w)
             for i, w in sorted(enumerate(weights), key=lambda iw: -abs(iw[1]))[:15]
             if abs(w) > 1e-4
         },
     }
+    if how == "placebo":
+        diagnostics["placebo_effects"] = sorted(float(v) for v in placebos[:, test].mean(axis=1) * error)
+        diagnostics["p_of_blocks_in_time"] = p_of(0.0)
     diagnostics |= _placebo_in_time(gap, mine, cut)
     if diagnostics["pre_mape"] > 0.15:
         warnings.append(
             f"before the test the control misses the treated by {diagnostics['pre_mape']:.0%}: do not lean on the size of the effect"
         )
     base = float((mine[test] - series[test]).mean())
-    told = [
+    told = _told(cut, series, error, placebos if in_space else None, alpha)
+    return Found(
+        att, interval, p, cut.count, base, diagnostics, warnings, told, _iroas_of_column(spec, cut, att, interval)
+    )
+
+
+def _told(cut: Cut, series: Array, error: float, placebos: Array | None, alpha: float) -> list[dict[str, Any]]:
+    """Observed and expected period by period; with placebos the band in which they stay, also added up over the test."""
+    mine, test = cut.mine, cut.test
+    summed = np.cumsum(series[test])
+    told: list[dict[str, Any]] = [
         {
             "time": time,
             "observed": float(mine[i]),
@@ -522,18 +567,26 @@ def _gap_method(
         }
         for i, time in enumerate(cut.panel.times)
     ]
-    return Found(
-        att, interval, p, cut.count, base, diagnostics, warnings, told, _iroas_of_column(spec, cut, att, interval)
-    )
+    for i, row in enumerate(told[test.start :]):
+        row["cumulative"] = float(summed[i])
+    if placebos is not None:
+        running = np.cumsum(placebos[:, test], axis=1)
+        for i, row in enumerate(told):
+            half = placebo.reach(placebos[:, i], alpha) * error
+            row |= {"low": row["expected"] - half, "high": row["expected"] + half}
+            if row["test"]:
+                half = placebo.reach(running[:, i - test.start], alpha) * error
+                row |= {"cumulative_low": row["cumulative"] - half, "cumulative_high": row["cumulative"] + half}
+    return told
 
 
-def _placebo_in_time(gap: Callable[[Array, Array], tuple[Array, Array]], mine: Array, cut: Cut) -> dict[str, Any]:
+def _placebo_in_time(gap: Gap, mine: Array, cut: Cut) -> dict[str, Any]:
     """The same analysis with a test that never was, in the last stretch before the true one."""
     start = cut.test.start - cut.length
     if start < 3:
         return {}
     fit = np.arange(len(mine)) < start
-    series, _ = gap(mine, fit)
+    series, _ = gap(mine, cut.others, fit)
     return {"placebo_in_time": float(series[start : cut.test.start].mean())}
 
 
@@ -558,8 +611,8 @@ def _synthetic_control(spec: Mapping[str, Any], frame: pl.DataFrame, where: str)
     cut = _cut(spec, frame, where)
     fixed = bool(spec.get("fixed_effects", False))
 
-    def gap(treated: Array, fit: Array) -> tuple[Array, Array]:
-        return synthetic.residuals(treated, cut.others, fit, fixed_effects=fixed)
+    def gap(treated: Array, others: Array, fit: Array) -> tuple[Array, Array]:
+        return synthetic.residuals(treated, others, fit, fixed_effects=fixed)
 
     naive = cut.mine - cut.others.mean(axis=0)
     naive = naive - naive[cut.pre].mean() if fixed else naive
@@ -570,9 +623,9 @@ def _synthetic_control(spec: Mapping[str, Any], frame: pl.DataFrame, where: str)
     return found
 
 
-def _leave_one_out(cut: Cut, gap: Any, *, fixed: bool) -> dict[str, float]:
+def _leave_one_out(cut: Cut, gap: Gap, *, fixed: bool) -> dict[str, float]:
     """The effect without each of the three heaviest controls."""
-    _, weights = gap(cut.mine, cut.pre)
+    _, weights = gap(cut.mine, cut.others, cut.pre)
     told = {}
     for place in np.argsort(-weights)[:3]:
         if weights[place] > 0.01:
@@ -604,8 +657,8 @@ def _augmented(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Foun
         ]
         return grid[int(np.argmin(scores))]
 
-    def gap(treated: Array, fit: Array) -> tuple[Array, Array]:
-        both = np.vstack([treated, cut.others])
+    def gap(treated: Array, others: Array, fit: Array) -> tuple[Array, Array]:
+        both = np.vstack([treated, others])
         both = synthetic.centred(both, fit) if fixed else both
         penalty = ridge if ridge is not None else used
         weights = weights_of(both[1:, fit], both[0, fit], penalty)
@@ -663,11 +716,10 @@ def _ridge_simplex(x_CT: Array, y_T: Array, penalty: float) -> Array:
 
 
 def _did_panel(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
-    """Each unit's change, treated against control (errors clustered by unit: one number each)."""
+    """Each unit's change, treated against control (published errors: clustered by unit, one number each)."""
     cut = _cut(spec, frame, where)
     change = cut.panel.y_UT[:, cut.test].mean(axis=1) - cut.panel.y_UT[:, cut.pre].mean(axis=1)
     a, b = change[cut.treated], change[cut.control]
-    att = float(a.mean() - b.mean())
     warnings = ["rests on parallel trends: without treatment both groups would have moved alike"]
     if len(a) > 1 and len(b) > 1:
         error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
@@ -678,74 +730,95 @@ def _did_panel(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Foun
             max(len(b) - 1, 1),
         )
         warnings.append("one treated unit: its error is taken from how much the others changed")
-    interval, p = _t_test(att, error, freedom, spec)
-    base = float(cut.mine[cut.test].mean() - att)
-    return Found(
-        att,
-        interval,
-        p,
-        cut.count,
-        base,
-        {"std_error": error},
-        warnings,
-        [],
-        _iroas_of_column(spec, cut, att, interval),
-    )
+
+    def gap(treated: Array, others: Array, fit: Array) -> tuple[Array, Array]:
+        both = synthetic.centred(np.vstack([treated, others.mean(axis=0)]), fit)
+        return both[0] - both[1], np.full(len(others), 1 / len(others))
+
+    att = float(a.mean() - b.mean())
+    found = _gap_method(spec, cut, gap, {"std_error": error}, lambda: _t_test(att, error, freedom, spec))
+    found.diagnostics.pop("weights")
+    found.warnings = warnings + found.warnings
+    return found
 
 
 def _tbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
-    """Time-based regression (Kerman 2017): treated totals on control totals before the test, foretold during it."""
+    """Time-based regression (Kerman 2017): the treated on control totals before the test, foretold during it."""
     cut = _cut(spec, frame, where, fill=0.0)  # regions without a row sold nothing; only totals count here
-    y, x = cut.panel.y_UT[cut.treated].sum(axis=0), cut.others.sum(axis=0)
+    y, x = cut.mine, cut.others.sum(axis=0)
     before, n = cut.test.start, cut.length
-    x0, y0 = x[:before], y[:before]
-    spread = float(((x0 - x0.mean()) ** 2).sum())
-    slope = float(((x0 - x0.mean()) * (y0 - y0.mean())).sum() / spread)
-    level = float(y0.mean() - slope * x0.mean())
-    sigma2 = float(((y0 - level - slope * x0) ** 2).sum()) / (before - 2)
-    effect = y - level - slope * x
-    total = float(effect[cut.test].sum())
-    error = math.sqrt(sigma2 * (n + n**2 * (1 / before + (x[cut.test].mean() - x0.mean()) ** 2 / spread)))
-    (low, high), p = _t_test(total, error, before - 2, spec)
-    scale = cut.count
-    found = Found(
-        total / scale,
-        (low / scale, high / scale),
-        p,
-        scale,
-        float((y[cut.test].sum() - total) / scale),
-        {"incremental_std_error": error, "r2": 1 - sigma2 * (before - 2) / float(((y0 - y0.mean()) ** 2).sum())},
+    if x[:before].std() == 0:
+        raise BadInput("tbr: the controls' total never changes before the test; no line can be fitted through it")
+
+    def gap(treated: Array, others: Array, fit: Array) -> tuple[Array, Array]:
+        total = others.sum(axis=0)
+        x0, y0 = total[fit] - total[fit].mean(), treated[fit]
+        slope = float((x0 * (y0 - y0.mean())).sum() / max(float((x0**2).sum()), 1e-300))
+        return treated - y0.mean() - slope * (total - total[fit].mean()), np.full(len(others), slope)
+
+    effect, _ = gap(y, cut.others, cut.pre)
+    spread = float(((x[:before] - x[:before].mean()) ** 2).sum())
+    squares = float((effect[:before] ** 2).sum())
+    error = math.sqrt(
+        squares / (before - 2) * (1 / n + 1 / before + (x[cut.test].mean() - x[:before].mean()) ** 2 / spread)
     )
-    found.warnings.append(
-        "errors are taken as independent from day to day; under correlation the interval is too narrow"
-    )
+    own = float(((y[:before] - y[:before].mean()) ** 2).sum())
+    told = {"incremental_std_error": error * cut.count, "r2": 1 - squares / own if own else 0.0}
+    att = float(effect[cut.test].mean())
+    found = _gap_method(spec, cut, gap, told, lambda: _t_test(att, error, before - 2, spec))
+    found.diagnostics.pop("weights")
     if found.diagnostics["r2"] < 0.8:
         found.warnings.append(
             f"before the test the control explains {found.diagnostics['r2']:.0%}: this method needs 80 %"
         )
-    found.iroas = _iroas_of_column(spec, cut, found.att, found.interval)
-    found.series = [
-        {
-            "time": time,
-            "observed": float(y[i]),
-            "expected": float(y[i] - effect[i]),
-            "effect": float(effect[i]),
-            "test": bool(i >= before),
-        }
-        for i, time in enumerate(cut.panel.times)
-    ]
     return found
 
 
 def _gbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
-    """Geo-based regression (Vaver and Koehler 2011): one row per region, weights 1 / sales before."""
+    """Geo-based regression (Vaver and Koehler 2011): one row per region, weights 1 / sales before.
+
+    The published t interval trusts that weighting; by default the t-value is ranked among those of
+    placebo regions instead.
+    """
     cut = _cut(spec, frame, where, fill=0.0)  # regions without a row sold nothing; only totals count here
     before, during = cut.panel.y_UT[:, : cut.test.start].sum(axis=1), cut.panel.y_UT[:, cut.test].sum(axis=1)
     if (before <= 0).any():
-        raise BadInput("gbr: a region without sales before the test cannot be weighted; exclude it")
+        name = cut.panel.units[int(np.flatnonzero(before <= 0)[0])]
+        raise BadInput(f"gbr: {name} sold nothing before the test and cannot be weighted; exclude it")
+    if len(before) < 4:
+        raise BadInput(f"gbr: {len(before)} units; a regression with three coefficients needs at least 4")
+    alpha, scale = number(spec, "alpha", 0.1, 1e-4, 0.5), float(cut.length)
     t = np.zeros(len(before))
     t[cut.treated] = 1.0
-    cost = None
+    beta, error = _weighted(before, during, t)
+    att, error = beta / scale, error / scale
+    ratios = []
+    control = np.array(cut.control)
+    for chosen in placebo.sets(len(control), min(len(cut.treated), len(control) // 2), int(spec.get("seed", 1))):
+        if len(control) < 4:
+            break
+        t = np.zeros(len(control))
+        t[list(chosen)] = 1.0
+        one, spread = _weighted(before[control], during[control], t)
+        ratios.append(one / max(spread, 1e-300))
+    warnings = []
+    in_space = 1 / (len(ratios) + 1) < alpha
+    if spec.get("inference", "block") == "block" and in_space:
+        interval, p = placebo.tested(att, error, np.array(ratios), alpha, tails=_tails(spec))
+    else:
+        interval, p = _t_test(att, error, len(before) - 3, spec)
+        warnings.append(
+            "a t interval, as published: it holds only where the spread of regions grows as the weights say"
+        )
+    found = Found(
+        att,
+        interval,
+        p,
+        cut.count,
+        float((during[cut.treated].mean() - beta) / scale),
+        {"std_error": error, "placebo_sets": len(ratios)},
+        warnings,
+    )
     if isinstance(spec.get("cost"), str):
         money = panels.panel(
             cut.frame, spec.get("unit", "unit"), spec.get("time", "time"), spec["cost"], "cost", fill=0.0
@@ -754,31 +827,24 @@ def _gbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
             money.y_UT[:, cut.test].sum(axis=1)
             - money.y_UT[:, : cut.test.start].sum(axis=1) * cut.length / cut.test.start
         )
-    found = None
-    for exposure in (t, cost):
-        if exposure is None:
-            continue
-        weight = 1 / before  # of the published method: variance grows with the square of sales
-        x = np.column_stack([np.ones(len(before)), before, exposure]) * weight[:, None]
-        beta, *_ = np.linalg.lstsq(x, during * weight, rcond=None)
-        rest = during * weight - x @ beta
-        sigma2 = float((rest**2).sum()) / (len(before) - 3)
-        error = math.sqrt(sigma2 * np.linalg.inv(x.T @ x)[2, 2])
-        interval, p = _t_test(float(beta[2]), error, len(before) - 3, spec)
-        if found is None:
-            scale = float(cut.length)
-            found = Found(
-                float(beta[2]) / scale,
-                (interval[0] / scale, interval[1] / scale),
-                p,
-                cut.count,
-                float((during[cut.treated].mean() - beta[2]) / scale),
-                {"std_error": error / scale},
-            )
-        else:
-            found.iroas = {"estimate": float(beta[2]), "interval": [_plain(v) for v in interval], "std_error": error}
-    assert found is not None  # noqa: S101  # the first exposure is always there
+        if np.ptp(cost) > 0:
+            slope, spread = _weighted(before, during, cost)
+            # what ranks the effect also widens the ratio: how many errors the interval reaches
+            published = _t_test(slope, spread, len(before) - 3, spec)[0]
+            wide = (interval[1] - interval[0]) / 2 / error if error > 0 else math.inf
+            both = published if warnings else (slope - wide * spread, slope + wide * spread)
+            found.iroas = {"estimate": slope, "interval": [_plain(v) for v in both], "std_error": spread}
     return found
+
+
+def _weighted(before: Array, during: Array, exposure: Array) -> tuple[float, float]:
+    """What a unit of exposure adds to sales during the test, and its error; regions weigh 1 / sales before."""
+    weight = 1 / before  # of the published method: variance grows with the square of sales
+    x = np.column_stack([np.ones(len(before)), before, exposure]) * weight[:, None]
+    beta, *_ = np.linalg.lstsq(x, during * weight, rcond=None)
+    rest = during * weight - x @ beta
+    sigma2 = float((rest**2).sum()) / (len(before) - 3)
+    return float(beta[2]), math.sqrt(sigma2 * float(np.linalg.pinv(x.T @ x)[2, 2]))
 
 
 def _causal_impact(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from campaigns.domain.experiments import panel as panels
-from campaigns.domain.experiments import synthetic
+from campaigns.domain.experiments import placebo, synthetic
 from campaigns.domain.experiments.panel import Panel
 from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
@@ -27,6 +27,7 @@ Progress = Callable[[int, int, str], None]
 TRIED = 60  # candidate sets that are played through, best fitting first
 SHOWN = 20
 WINDOWS = 40  # past stretches played at most
+PLACEBOS = 120  # sets of each size that play beside the candidates
 LEAST_PRE = 8  # periods before a stretch, to fit on
 ENOUGH = 0.8
 
@@ -222,6 +223,8 @@ def geo(
     if not all(math.isfinite(e) and -1 < e < 10 for e in effects):
         raise BadInput("effects: relative effects such as 0.05 were expected")
     units, periods = data.y_UT.shape
+    if units < 2:
+        raise BadInput(f"{where}: {data.units[0]} is the only unit; treated and control are both needed")
     if periods < LEAST_PRE + 2 * duration:
         raise BadInput(
             f"{where}: {periods} periods; a test of {duration} needs at least {LEAST_PRE + 2 * duration} to try it on"
@@ -235,6 +238,8 @@ def geo(
         raise BadInput("include and exclude name the same unit")
     dead = [u for u in range(units) if data.y_UT[u].std() == 0]
     pool = [u for u in range(units) if u not in dead]
+    if len(pool) < 2:
+        raise BadInput(f"{where}: {spec.get('outcome', 'outcome')} never changes in {len(dead)} of {units} units")
     free = [u for u in pool if u not in left_out]
     sets = _candidates(data, free, include, least, most, int(spec.get("seed", 1)))
     if not sets:
@@ -242,9 +247,10 @@ def geo(
     cost = spec.get("cost_per_unit_lift")
     screened = sorted(sets, key=lambda s: _fit(data, s, pool)["scaled_l2"])
     chosen = screened[:TRIED]
+    nulls = _Nulls(data, pool, duration, int(spec.get("seed", 1)))
     found = []
     for done, treated in enumerate(chosen, 1):
-        found.append(_played(data, treated, pool, duration, effects, alpha, cost))
+        found.append(_played(data, treated, pool, nulls, effects, alpha, cost))
         if progress is not None:
             progress(done, len(chosen), "sets of units")
     found.sort(key=lambda c: (_cries_wolf(c, alpha), c["mde"] is None, c["mde"] or 0, c["fit"]["scaled_l2"]))
@@ -258,7 +264,16 @@ def geo(
         "duration": duration,
         "alpha": alpha,
         "method": "synthetic_control",
-        "inference": "block",
+        "inference": found[0]["inference"],
+        "analysis": {
+            "kind": "geo",
+            "method": "synthetic_control",
+            "fixed_effects": True,
+            "treated_units": found[0]["units"],
+            "exclude": [data.units[u] for u in dead],
+            "alpha": alpha,
+            "seed": int(spec.get("seed", 1)),
+        },
         "left_out": [data.units[u] for u in dead],
         "warnings": _warnings(found[0], periods, duration, alpha, [data.units[u] for u in dead]),
     }
@@ -316,35 +331,77 @@ def _fit(data: Panel, treated: Sequence[int], pool: Sequence[int]) -> dict[str, 
     }
 
 
+class _Nulls:
+    """What sets of the same size find in each past stretch, where nothing was done: played once, shared by all candidates."""
+
+    def __init__(self, data: Panel, pool: Sequence[int], duration: int, seed: int) -> None:
+        self.data, self.pool, self.duration, self.seed = data, pool, duration, seed
+        periods = data.y_UT.shape[1]
+        first = max(LEAST_PRE, duration)
+        count = min(WINDOWS, periods - duration - first + 1)
+        self.starts = [int(s) for s in np.unique(np.linspace(first, periods - duration, count).astype(int))]
+        self.known: dict[int, tuple[Array, Array]] = {}
+
+    def of(self, treated: Sequence[int]) -> Array:
+        """Stretch by set: ratios of the sets that share no unit with ``treated``."""
+        size = min(len(treated), (len(self.pool) - len(treated)) // 2)
+        if size not in self.known:
+            self.known[size] = self._play(size)
+        members, ratios = self.known[size]
+        apart = ~np.isin(members, list(treated)).any(axis=1)
+        return ratios[:, apart]
+
+    def _play(self, size: int) -> tuple[Array, Array]:
+        chosen = placebo.sets(len(self.pool), size, self.seed, PLACEBOS)
+        members = np.array([[self.pool[i] for i in one] for one in chosen]).reshape(len(chosen), max(size, 0))
+        ratios = np.empty((len(self.starts), len(chosen)))
+        for place, one in enumerate(members):
+            mine, others = _parts(self.data, [int(u) for u in one], self.pool)
+            for row, start in enumerate(self.starts):
+                effect, error = _gap(mine, others, start, self.duration)
+                ratios[row, place] = effect / error
+        return members, ratios
+
+
+def _gap(mine: Array, others: Array, start: int, duration: int) -> tuple[float, float]:
+    """Mean gap over a stretch, and the gap's error before it."""
+    end = start + duration
+    gap, _ = synthetic.residuals(mine[:end], others[:, :end], np.arange(end) < start)
+    return float(gap[start:end].mean()), placebo.error_before(gap, start)
+
+
 def _played(
     data: Panel,
     treated: tuple[int, ...],
     pool: Sequence[int],
-    duration: int,
+    nulls: _Nulls,
     effects: Sequence[float],
     alpha: float,
     cost: Any,
 ) -> dict[str, Any]:
     """The set in every past stretch: false alarms, power at each effect, the smallest found in four of five."""
     mine, others = _parts(data, treated, pool)
-    periods = len(mine)
-    first = max(LEAST_PRE, duration)
-    starts = np.unique(np.linspace(first, periods - duration, min(WINDOWS, periods - duration - first + 1)).astype(int))
     grid = sorted({*effects, 0.0})
     hits = dict.fromkeys(grid, 0)
     errors = []
-    for start in starts:
-        end = int(start) + duration
-        test = slice(int(start), end)
+    ratios, duration = nulls.of(treated), nulls.duration
+    in_space = 1 / (ratios.shape[1] + 1) < alpha
+    for row, start in enumerate(nulls.starts):
+        end = start + duration
+        test = slice(start, end)
+        gap, error = _gap(mine, others, start, duration)
+        level = float(mine[test].mean())
+        errors.append(gap / max(abs(level), 1e-12))
         for effect in grid:
-            changed = mine[:end].copy()
-            changed[test] *= 1 + effect
-            every = np.ones(end, bool)
-            residual, _ = synthetic.residuals(changed, others[:, :end], every)
-            hits[effect] += synthetic.block_p(residual, test) < alpha
-        before = np.arange(end) < start
-        residual, _ = synthetic.residuals(mine[:end], others[:, :end], before)
-        errors.append(float(residual[test].mean() / max(abs(mine[test].mean()), 1e-12)))
+            if in_space:
+                _, p = placebo.tested(gap + effect * level, error, ratios[row], alpha)
+            else:
+                changed = mine[:end].copy()
+                changed[test] *= 1 + effect
+                residual, _ = synthetic.residuals(changed, others[:, :end], np.ones(end, bool))
+                p = synthetic.block_p(residual, test)
+            hits[effect] += p < alpha
+    starts = nulls.starts
     power = {effect: hits[effect] / len(starts) for effect in grid}
     mde = _smallest(power)
     size = float(mine[-duration:].sum() * len(treated))
@@ -354,6 +411,7 @@ def _played(
         "power_at": {f"{effect:g}": power[effect] for effect in grid},
         "false_positive_rate": power[0.0],
         "windows": len(starts),
+        "inference": "placebo" if in_space else "block",
         "bias": float(np.mean(errors)),
         "error_std": float(np.std(errors)),
         "share": float(data.y_UT[list(treated)].sum() / data.y_UT.sum()) if data.y_UT.sum() else None,

@@ -9,6 +9,7 @@ valid size has more power against a lasting effect than the sum of absolute valu
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import nnls
@@ -55,21 +56,32 @@ def block_p(residual_T: Array, test: slice) -> float:
     return float((sums >= seen * (1 - 1e-12)).mean())
 
 
-def iid_p(residual_T: Array, test: slice, draws: int = 5000, seed: int = 1) -> float:
-    """The same with periods shuffled freely (GeoLift's default; sum of absolute values). Too small under correlation."""
-    rng = np.random.default_rng(seed)
-    length = test.stop - test.start
-    seen = np.abs(residual_T[test]).sum()
-    size = np.abs(residual_T)
-    count = sum(rng.choice(size, length, replace=False).sum() >= seen * (1 - 1e-12) for _ in range(draws))
-    return float((count + 1) / (draws + 1))
+@lru_cache(maxsize=8)
+def _shuffles(periods: int, length: int, draws: int, seed: int) -> Array:
+    """Draw by place: ``length`` different periods each."""
+    keys = np.random.default_rng(seed).random((draws, periods))
+    return np.argpartition(keys, length - 1, axis=1)[:, :length]
 
 
-def invert(p_of: Callable[[float], float], estimate: float, step: float, alpha: float) -> tuple[float, float]:
+def iid_p(residual_T: Array, test: slice, draws: int = 5000, seed: int = 1, *, of_sum: bool = False) -> float:
+    """The same with periods shuffled freely, too small under correlation.
+
+    The statistic is GeoLift's, the sum of absolute values; ``of_sum`` takes the absolute sum instead.
+    """
+    chosen = _shuffles(len(residual_T), test.stop - test.start, draws, seed)
+    size = residual_T if of_sum else np.abs(residual_T)
+    seen = abs(float(size[test].sum()))
+    count = int((np.abs(size[chosen].sum(axis=1)) >= seen * (1 - 1e-12)).sum())
+    return (count + 1) / (draws + 1)
+
+
+def invert(
+    p_of: Callable[[float], float], estimate: float, step: float, alpha: float, *, zero_kept: bool | None = None
+) -> tuple[float, float]:
     """The values around the estimate that the test does not reject at ``alpha``, zero included where it is not.
 
     Walks out from the estimate in growing steps until the test rejects, then halves; zero itself is
-    always asked, so that interval and p-value cannot disagree.
+    always asked (unless ``zero_kept`` tells), so that interval and p-value cannot disagree.
     """
 
     def edge(sign: float) -> float:
@@ -91,8 +103,7 @@ def invert(p_of: Callable[[float], float], estimate: float, step: float, alpha: 
         return estimate + sign * low
 
     lower, upper = edge(-1.0), edge(1.0)
-    zero_kept = p_of(0.0) >= alpha
-    if zero_kept:
+    if p_of(0.0) >= alpha if zero_kept is None else zero_kept:
         return float(min(lower, 0.0)), float(max(upper, 0.0))
     tiny = 1e-9 * max(abs(estimate), step)
     if lower <= 0 <= estimate:

@@ -498,7 +498,7 @@ def _gap_method(
         how = "placebo"
         if inference == "textbook":
             warnings.append("this method has no textbook interval: the one of placebo units is given instead")
-        interval, p = placebo.tested(att, error, placebos[:, test].mean(axis=1), alpha, tails=_tails(spec))
+        interval, p = placebo.ranked(att, error, placebos[:, test].mean(axis=1), alpha, tails=_tails(spec))
     else:
         how = "iid" if inference == "iid" else "block"
         if inference == "textbook":
@@ -804,7 +804,7 @@ def _gbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
     warnings = []
     in_space = 1 / (len(ratios) + 1) < alpha
     if spec.get("inference", "block") == "block" and in_space:
-        interval, p = placebo.tested(att, error, np.array(ratios), alpha, tails=_tails(spec))
+        interval, p = placebo.ranked(att, error, np.array(ratios), alpha, tails=_tails(spec))
     else:
         interval, p = _t_test(att, error, len(before) - 3, spec)
         warnings.append(

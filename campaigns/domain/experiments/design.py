@@ -394,7 +394,7 @@ def _played(
         errors.append(gap / max(abs(level), 1e-12))
         for effect in grid:
             if in_space:
-                _, p = placebo.tested(gap + effect * level, error, ratios[row], alpha)
+                _, p = placebo.ranked(gap + effect * level, error, ratios[row], alpha)
             else:
                 changed = mine[:end].copy()
                 changed[test] *= 1 + effect

@@ -70,7 +70,7 @@ def reach(ratios: Array, alpha: float, *, tails: int = 2) -> float:
     return max(float(np.sort(np.abs(ratios) if tails == 2 else ratios)[-need]), 0.0)
 
 
-def tested(
+def ranked(
     estimate: float, error: float, ratios: Array, alpha: float, *, tails: int = 2
 ) -> tuple[tuple[float, float], float]:
     """Interval and p-value of an estimate whose error before the test is ``error``; one tail looks for a gain."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.optimize import nnls
 
-from rmn.lib.arrays import Array
+from rmn.lib.arrays import Array, BoolArray, IntArray
 
 HEAVY = 1e4  # weight of the row that makes the weights sum to one, times the data's size
 
@@ -33,12 +33,14 @@ def simplex_weights(x_CT: Array, y_T: Array) -> Array:
     return weights / total if total > 0 else np.full(len(x_CT), 1.0 / len(x_CT))
 
 
-def centred(y_UT: Array, pre_T: Array) -> Array:
+def centred(y_UT: Array, pre_T: Array | BoolArray) -> Array:
     """Each unit without its mean over the chosen periods."""
     return y_UT - y_UT[:, pre_T].mean(axis=1, keepdims=True)
 
 
-def residuals(treated_T: Array, control_CT: Array, fit_T: Array, *, fixed_effects: bool = True) -> tuple[Array, Array]:
+def residuals(
+    treated_T: Array, control_CT: Array, fit_T: Array | BoolArray, *, fixed_effects: bool = True
+) -> tuple[Array, Array]:
     """Treated minus synthetic in every period, and the weights, fitted on the periods of ``fit_T``."""
     both = np.vstack([treated_T, control_CT])
     if fixed_effects:
@@ -57,7 +59,7 @@ def block_p(residual_T: Array, test: slice) -> float:
 
 
 @lru_cache(maxsize=8)
-def _shuffles(periods: int, length: int, draws: int, seed: int) -> Array:
+def _shuffles(periods: int, length: int, draws: int, seed: int) -> IntArray:
     """Draw by place: ``length`` different periods each."""
     keys = np.random.default_rng(seed).random((draws, periods))
     return np.argpartition(keys, length - 1, axis=1)[:, :length]

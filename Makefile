@@ -4,10 +4,10 @@ VENV := .venv/bin/python
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo run test lint check faults bench pins backup restore browser
+.PHONY: help install demo run test test-vllm lint check faults bench pins backup restore browser
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 install:  ## virtual environment, dependencies, base model, database
 	@test -n "$(PYTHON)" || { echo "install: no python3.11 on the path; install Python 3.11" >&2; exit 2; }
@@ -40,6 +40,9 @@ faults: install  ## kills and broken parts; own servers on free ports
 
 bench: install  ## benchmarks, small
 	@$(VENV) -m benchmarks
+
+test-vllm: install  ## the clients' contract against a vLLM of yours: RMN_TEST_VLLM_URL=http://...
+	@$(VENV) -m pytest tests/agents/test_clients.py -k real_vllm
 
 pins: install  ## compile requirements/*.in anew
 	@for name in base train dev; do .venv/bin/pip-compile -q --strip-extras --no-header --annotation-style=line --allow-unsafe \

@@ -366,6 +366,30 @@ def aliases(*, brand: Brand, retailer: Retailer | None, task: str) -> dict[str, 
     return found
 
 
+def _load_again(client: InferenceClient, route: Route) -> None:
+    """Give a server that was restarted, or never had it, the route's adapter; inside ``except UnknownAdapter``."""
+    if route.adapter is None:
+        raise
+    folder = Path(settings.RMN_ADAPTERS_ON_SERVER or settings.RMN_ADAPTERS).absolute() / route.digest
+    client.load(route.digest, str(folder), {"digest": route.digest})
+
+
+def stream(
+    client: InferenceClient, route: Route, messages: Sequence[Message], *, brand: Brand, **how: Any
+) -> Iterator[str]:
+    """A text through a route, piece by piece; closing the iterator stops the work on the server.
+
+    Raises:
+        InferenceError: the server did not answer.
+    """
+    question = Question(messages=messages, adapter=route.digest or None, tenant=str(brand.uuid), **how)
+    try:
+        yield from client.stream(question)
+    except UnknownAdapter:
+        _load_again(client, route)
+        yield from client.stream(question)
+
+
 def ask(
     client: InferenceClient,
     route: Route,
@@ -393,11 +417,7 @@ def ask(
     try:
         reply = client.generate(question)
     except UnknownAdapter:
-        if route.adapter is None:
-            raise
-        # the server was restarted, or never had it: load it and ask once more
-        folder = Path(settings.RMN_ADAPTERS_ON_SERVER or settings.RMN_ADAPTERS).absolute() / route.digest
-        client.load(route.digest, str(folder), {"digest": route.digest})
+        _load_again(client, route)
         reply = client.generate(question)
     if route.digest and reply.model != route.digest:
         raise WrongAdapter(f"asked {route.digest[:12]}, {reply.model[:80]!r} answered")

@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "gate_up": ("gate_proj", "up_proj"),
     "down": ("down_proj",),
 }
+FEW_ROWS = 64  # tokens up to which one wide product beats many narrow ones on a CPU
 RANKS = (4, 8, 16, 32, 64, 128, 256)
 
 Tensor = torch.Tensor
@@ -82,6 +83,7 @@ class Plan:
     gather: Tensor | None  # (count * width) token numbers; None: tokens lie so already
     real: Tensor | None  # (count, width, 1): 0 where gather only fills up
     groups: frozenset[str]  # fused modules that any of the adapters changes
+    apart: Tensor | None = None  # (count, 1, count, 1) identity, on the CPU: sets slots side by side
 
 
 class Arena:
@@ -116,8 +118,11 @@ class Arena:
         )
         width = max(len(some) for some in tokens)
         flat = [token for some in tokens for token in some]
+        apart = None
+        if self.device == "cpu":
+            apart = torch.eye(count, dtype=self.dtype).view(count, 1, count, 1)
         if flat == list(range(len(adapters))) and len(flat) == count * width:
-            return Plan(low, count, width, None, None, groups)
+            return Plan(low, count, width, None, None, groups, apart)
         padded = [some + [0] * (width - len(some)) for some in tokens]
         real = [[1.0] * len(some) + [0.0] * (width - len(some)) for some in tokens]
         return Plan(
@@ -127,6 +132,7 @@ class Arena:
             torch.tensor(padded, device=self.device).flatten(),
             torch.tensor(real, device=self.device, dtype=self.dtype).unsqueeze(2),
             groups,
+            apart,
         )
 
     def order(self, adapters: Sequence[LoadedAdapter | None]) -> list[int]:
@@ -211,10 +217,19 @@ class Arena:
         inner = torch.bmm(rows.view(plan.count, plan.width, -1), a[low:high])
         if plan.real is not None:
             inner *= plan.real
+        few = plan.apart is not None and plan.count * plan.width <= FEW_ROWS
         for number, module in enumerate(GROUPS[group]):
             outputs = b[module].shape[2]
             part, weights = inner[:, :, number * rank : (number + 1) * rank], b[module][low:high]
-            if plan.gather is None:
+            if few:
+                # one product with all slots, zeros where a slot is not the token's: a few rows cost less so
+                wide = (part.unsqueeze(2) * plan.apart).view(plan.count * plan.width, -1)
+                flat = weights.view(-1, outputs)
+                if plan.gather is None:
+                    y[:, start : start + outputs].addmm_(wide, flat)
+                else:
+                    y[:, start : start + outputs].index_add_(0, plan.gather, wide @ flat)
+            elif plan.gather is None:
                 y.view(plan.count, plan.width, -1)[:, :, start : start + outputs].baddbmm_(part, weights)
             else:
                 change = torch.bmm(part, weights).view(-1, outputs)

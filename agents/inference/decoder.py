@@ -217,13 +217,13 @@ class Arena:
         inner = torch.bmm(rows.view(plan.count, plan.width, -1), a[low:high])
         if plan.real is not None:
             inner *= plan.real
-        few = plan.apart is not None and plan.count * plan.width <= FEW_ROWS
+        apart = plan.apart if plan.count * plan.width <= FEW_ROWS else None
         for number, module in enumerate(GROUPS[group]):
             outputs = b[module].shape[2]
             part, weights = inner[:, :, number * rank : (number + 1) * rank], b[module][low:high]
-            if few:
+            if apart is not None:
                 # one product with all slots, zeros where a slot is not the token's: a few rows cost less so
-                wide = (part.unsqueeze(2) * plan.apart).view(plan.count * plan.width, -1)
+                wide = (part.unsqueeze(2) * apart).view(plan.count * plan.width, -1)
                 flat = weights.view(-1, outputs)
                 if plan.gather is None:
                     y[:, start : start + outputs].addmm_(wide, flat)

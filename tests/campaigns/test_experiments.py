@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campaigns.domain.experiments import synthetic
-from campaigns.domain.experiments.analysis import analyze
+from campaigns.domain.experiments.analysis import analyze, fieller
 from campaigns.domain.experiments.design import design
 from rmn.lib.errors import BadInput
 
@@ -227,6 +228,153 @@ def test_a_switchback_finds_its_effect() -> None:
     found = analyze({"kind": "switchback", "alpha": 0.05}, frame=pl.DataFrame(rows))
     assert found["estimate"]["att"] == pytest.approx(2.0, abs=0.2)
     assert found["verdict"] == "effect"
+
+
+# -- money
+
+
+def spend(frame: pl.DataFrame, usual: float = 0.0, wobble: float = 0.0, added: float = 10.0) -> pl.DataFrame:
+    """Each unit's spend: usual, up and down, and ``added`` for the treated during the test."""
+    rng = np.random.default_rng(9)
+    test = pl.col("unit").is_in(["u00", "u01"]) & (pl.col("time").cast(pl.Int64) >= 50)
+    noise = pl.Series(usual + wobble * rng.uniform(-1, 1, frame.height))
+    return frame.with_columns((noise + pl.when(test).then(added).otherwise(0.0)).alias("cost"))
+
+
+@pytest.mark.parametrize("method", ["synthetic_control", "did", "tbr", "synthetic_did"])
+def test_money_spent_anyway_is_no_cost_of_the_test(method: str) -> None:
+    spec = GEO | {"method": method, "cost": "cost"}
+    bare = analyze(spec, frame=spend(panel(effect=0.1)))["iroas"]
+    found = analyze(spec, frame=spend(panel(effect=0.1), usual=30.0))["iroas"]
+    assert found["estimate"] == pytest.approx(bare["estimate"])
+    assert found["interval"] == pytest.approx(bare["interval"])
+    assert (found["cost"], found["usual_cost"]) == pytest.approx((200.0, 600.0))
+
+
+def test_spend_that_goes_up_and_down_widens_the_return_and_may_unbound_it() -> None:
+    spec = GEO | {"method": "synthetic_control", "cost": "cost"}
+    sure = analyze(spec, frame=spend(panel(effect=0.1), usual=30.0))["iroas"]["interval"]
+    wide = analyze(spec, frame=spend(panel(effect=0.1), usual=30.0, wobble=3.0))["iroas"]["interval"]
+    assert wide[1] - wide[0] > sure[1] - sure[0]
+    assert wide[0] > 0
+    lost = analyze(spec, frame=spend(panel(effect=0.1), usual=30.0, wobble=30.0, added=4.0))
+    assert lost["iroas"]["interval"] == [None, None]
+    assert any("iROAS has no bounds" in words for words in lost["warnings"])
+
+
+def test_fieller_holds_the_true_ratio_as_often_as_said() -> None:
+    rng = np.random.default_rng(4)
+    tops, bottoms = rng.normal(6.0, 1.0, 4000), rng.normal(3.0, 0.7, 4000)
+    held = [
+        low <= 2.0 <= high
+        for low, high in (fieller(a, b, 1.6449, 1.0, 0.0, 0.49) for a, b in zip(tops, bottoms, strict=True))
+    ]
+    assert np.mean(held) == pytest.approx(0.9, abs=0.015)
+
+
+def test_no_money_added_means_no_return() -> None:
+    found = analyze(GEO | {"cost": "cost"}, frame=spend(panel(effect=0.1), usual=5.0, added=0.0))
+    assert found["iroas"] is None
+    assert any("no money was added" in words for words in found["warnings"])
+
+
+def test_people_have_a_return_on_what_they_cost_more() -> None:
+    rng = np.random.default_rng(6)
+    t = np.arange(4000) % 2
+    frame = pl.DataFrame(
+        {"outcome": 20 + 3.0 * t + rng.normal(0, 2, 4000), "treatment": t, "cost": 1.0 * t + rng.uniform(0, 0.2, 4000)}
+    )
+    found = analyze({"kind": "ab", "cost": "cost"}, frame=frame)["iroas"]
+    assert found["interval"][0] < 3.0 < found["interval"][1]
+
+
+# -- what is asked is done or refused
+
+
+def test_cells_are_read_together_and_each_alone() -> None:
+    frame = panel(units=20, effect=0.1)
+    cells = {"video": ["u00", "u01"], "search": ["u05", "U06"]}
+    found = analyze({"kind": "geo", "start": "50", "fixed_effects": True, "cells": cells}, frame=frame)
+    told = found["diagnostics"]["cells"]
+    assert told["video"]["verdict"] == "effect"
+    assert told["search"]["verdict"] == "not_enough_evidence"
+    assert told["video"]["p_value_holm"] == pytest.approx(2 * told["video"]["p_value"])
+    alone = frame.filter(~pl.col("unit").is_in(["u05", "u06"]))
+    assert told["video"]["estimate"] == analyze(GEO, frame=alone)["estimate"]
+
+
+def test_predictors_carry_the_weights(shared_data: Path) -> None:
+    spec = {
+        "kind": "geo", "data": str(shared_data / "measurement" / "california_prop99.csv"), "unit": "State", "time": "Year",
+        "outcome": "PacksPerCapita", "treated_units": ["California"], "start": "1989", "method": "synthetic_control",
+        "predictors": [{"column": "PacksPerCapita", "from": year, "to": year} for year in ("1975", "1980", "1988")],
+    }  # fmt: skip
+    found = analyze(spec)
+    assert sum(found["diagnostics"]["predictors"].values()) == pytest.approx(1)
+    assert found["estimate"]["att"] == pytest.approx(-19.5, abs=3)
+    assert found["diagnostics"]["pre_mape"] < 0.03
+    with pytest.raises(BadInput, match="reaches into the test"):
+        analyze(spec | {"predictors": [{"column": "PacksPerCapita", "from": "1985", "to": "1990"}]})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cost": -5}, "cost is -5: an amount above 0"),
+        ({"cost": True}, "cost is True"),
+        ({"cost": "bad"}, "bad is '?-1.0'?; a cost of at least 0"),
+        ({"method": "did", "predictors": [{"column": "outcome"}]}, "predictors: only synthetic_control"),
+        ({"predictors": [{"from": "3"}]}, "an object with column, from and to"),
+        ({"cells": ["u00"]}, "cells: an object of lists"),
+        ({"cells": {"a": ["u00"], "b": ["U00"]}}, "u00 stands in two cells"),
+        ({"cells": {"a": ["u03"]}}, "name different units"),
+        ({"outcome": "flat"}, "flat is 7 in every row"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"tails": 3}, "tails is 3"),
+        ({"start": "99"}, "lies outside the data"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(change: dict[str, Any], words: str) -> None:
+    frame = panel().with_columns(pl.lit(7.0).alias("flat"), pl.lit(-1.0).alias("bad"))
+    with pytest.raises(BadInput, match=words):
+        analyze(GEO | change, frame=frame)
+
+
+def test_cells_and_cost_columns_of_people_are_refused_where_unread() -> None:
+    frame = pl.DataFrame({"outcome": [1.0, 2.0, 3.0, 5.0], "treatment": [0, 1, 0, 1], "cost": [0.0, 1.0, 0.0, 1.0]})
+    with pytest.raises(BadInput, match="cells: only geo"):
+        analyze({"kind": "ab", "cells": {"a": ["x"]}}, frame=frame)
+    with pytest.raises(BadInput, match="takes an amount, not a column"):
+        analyze({"kind": "ab", "method": "ols", "cost": "cost"}, frame=frame)
+    with pytest.raises(BadInput, match="is 4 in every row"):
+        analyze({"kind": "ab"}, frame=frame.with_columns(pl.lit(4.0).alias("outcome")))
+
+
+def test_a_field_that_a_method_does_not_use_is_told() -> None:
+    found = analyze(GEO | {"ridge": 3.0, "covariates": ["outcome"]}, frame=panel())
+    assert {"covariates is not used by synthetic_control", "ridge is not used by synthetic_control"} <= set(
+        found["warnings"]
+    )
+
+
+def test_a_day_that_every_unit_lacks_is_named_but_closed_sundays_are_none() -> None:
+    days = [date(2026, 1, 5) + timedelta(n) for n in range(60)]
+    frame = panel().with_columns(pl.Series("time", [str(day) for day in days] * 12))
+    spec = GEO | {"start": "2026-02-24"}
+    with pytest.raises(BadInput, match="2026-01-20 is missing for every unit"):
+        analyze(spec, frame=frame.filter(pl.col("time") != "2026-01-20"))
+    sundays = [str(day) for day in days if day.weekday() == 6]
+    assert analyze(spec, frame=frame.filter(~pl.col("time").is_in(sundays)))["p_value"] <= 1
+
+
+def test_one_series_is_read_in_the_order_of_its_dates() -> None:
+    rng = np.random.default_rng(3)
+    days = [str(date(2026, 1, 1) + timedelta(n)) for n in range(60)]
+    frame = pl.DataFrame({"time": days, "outcome": 50 + rng.normal(0, 1, 60)})
+    spec = {"kind": "time_series", "start": "2026-02-20"}
+    assert analyze(spec, frame=frame.reverse())["estimate"] == analyze(spec, frame=frame)["estimate"]
+    with pytest.raises(BadInput, match="2026-01-04 stands twice"):
+        analyze(spec, frame=pl.concat([frame, frame[3:4]]))
 
 
 # -- published answers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from scipy import stats as st
 
 from campaigns.domain.experiments import panel as panels
 from campaigns.domain.experiments import placebo, synthetic
-from campaigns.domain.experiments.design import number
+from campaigns.domain.experiments.design import number, seed_of
 from campaigns.domain.experiments.panel import Panel
 from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
@@ -82,9 +83,87 @@ def analyze(
         given = given.filter(
             ~pl.col(unit).cast(pl.String).str.to_lowercase().is_in([str(u).lower() for u in spec["exclude"]])
         )
-    run = GEO if kind == "geo" else ROWS
-    found = run[method](spec, given, where)
+    _fields(spec, kind, method)
+    if spec.get("cells") is not None:
+        return _cells(spec, kind, method, given, where)
+    return _read(spec, kind, method, given, where)
+
+
+def _read(spec: Mapping[str, Any], kind: str, method: str, frame: pl.DataFrame, where: str) -> dict[str, Any]:
+    found = (GEO if kind == "geo" else ROWS)[method](spec, frame, where)
+    if found.iroas is None and isinstance(spec.get("cost"), str) and method in ("ttest", "naive", "cuped"):
+        _iroas_of_people(spec, frame, where, found)
+    for name, users in USED_BY.items():
+        if spec.get(name) and method not in users:
+            found.warnings.append(f"{name} is not used by {method}")
     return _result(spec, method, found)
+
+
+USED_BY = {
+    "covariates": ("cuped", "ols", "did", "doubly_robust", "matching", "causal_impact"),
+    "ridge": ("augmented_synthetic_control",),
+    "fixed_effects": ("synthetic_control", "augmented_synthetic_control", "did"),
+}
+
+
+def _fields(spec: Mapping[str, Any], kind: str, method: str) -> None:
+    """What a specification asks for must be done or refused.
+
+    Raises:
+        BadInput: a field that this method cannot honour, or a cost that is none.
+    """
+    if spec.get("predictors") and method != "synthetic_control":
+        raise BadInput(f"predictors: only synthetic_control matches on them, not {method}")
+    if spec.get("cells") is not None and kind != "geo":
+        raise BadInput(f"cells: only geo has them, not {kind}")
+    cost = spec.get("cost")
+    if cost is None:
+        return
+    if isinstance(cost, bool) or not isinstance(cost, str | int | float):
+        raise BadInput(f"cost is {cost!r}: a column or an amount was expected")
+    if not isinstance(cost, str) and not (math.isfinite(cost) and cost > 0):
+        raise BadInput(f"cost is {cost!r}: an amount above 0 was expected")
+    a_column = kind == "geo" or method in ("ttest", "naive", "cuped") or (kind == "did" and not spec.get("post"))
+    if isinstance(cost, str) and not a_column:
+        raise BadInput(f"cost: {method} of {kind} takes an amount, not a column")
+
+
+def _cells(spec: Mapping[str, Any], kind: str, method: str, frame: pl.DataFrame, where: str) -> dict[str, Any]:
+    """Several treatments at once: all cells together, and each alone with the others left out.
+
+    p-values of the cells are also given after Holm, since several questions are asked of one test.
+    """
+    cells = spec["cells"]
+    if not isinstance(cells, Mapping) or not cells:
+        raise BadInput('cells: an object of lists of units was expected, such as {"video": ["chicago"]}')
+    every: list[str] = []
+    for name, units in cells.items():
+        if not isinstance(units, list) or not units:
+            raise BadInput(f"cells: {name} is {units!r}; a list of units was expected")
+        every += [str(unit) for unit in units]
+    folded = [unit.casefold() for unit in every]
+    twice = sorted({unit for unit in folded if folded.count(unit) > 1})
+    if twice:
+        raise BadInput(f"cells: {twice[0]} stands in two cells")
+    named = {str(unit).casefold() for unit in spec.get("treated_units") or every}
+    if named != set(folded):
+        raise BadInput("treated_units and cells name different units; give one of them")
+    plain = {name: value for name, value in spec.items() if name not in ("cells", "treatment")}
+    unit = panels.column(frame, spec.get("unit", "unit"), where)
+    lower = frame[unit].cast(pl.String).str.strip_chars().str.to_lowercase()
+    whole = _read({**plain, "treated_units": every}, kind, method, frame, where)
+    told = {}
+    for name, units in cells.items():
+        mine = {str(one).casefold() for one in units}
+        rest = frame.filter(~lower.is_in([one.lower() for one in every if one.casefold() not in mine]))
+        one = _read({**plain, "treated_units": units}, kind, method, rest, where)
+        told[name] = {key: one[key] for key in ("estimate", "interval", "p_value", "iroas", "verdict")}
+    worst = 0.0
+    for rank, name in enumerate(sorted(told, key=lambda cell: told[cell]["p_value"])):
+        worst = max(worst, min(1.0, told[name]["p_value"] * (len(told) - rank)))
+        told[name]["p_value_holm"] = worst
+    whole["diagnostics"]["cells"] = told
+    return whole
 
 
 def _result(spec: Mapping[str, Any], method: str, found: Found) -> dict[str, Any]:
@@ -93,8 +172,12 @@ def _result(spec: Mapping[str, Any], method: str, found: Found) -> dict[str, Any
     low, high = found.interval
     iroas = found.iroas
     cost = spec.get("cost")
-    if iroas is None and isinstance(cost, int | float) and not isinstance(cost, bool) and cost > 0:
-        iroas = {"estimate": total / cost, "interval": [low * found.count / cost, high * found.count / cost]}
+    if iroas is None and isinstance(cost, int | float):
+        iroas = {
+            "estimate": total / cost,
+            "interval": [_plain(low * found.count / cost), _plain(high * found.count / cost)],
+            "cost": float(cost),
+        }
     mde = spec.get("mde")
     verdict = "effect" if found.p_value < alpha else "not_enough_evidence"
     if verdict != "effect" and isinstance(mde, int | float) and mde > 0:
@@ -165,7 +248,15 @@ def _columns(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> tuple[
     t = panels.numbers(frame, name, where)
     if not set(np.unique(t)) <= {0.0, 1.0} or len(np.unique(t)) < 2:
         raise BadInput(f"{where}: {name} must hold 0 and 1, both")
+    _varies(y, spec, where)
     return y, t
+
+
+def _varies(y: Array, spec: Mapping[str, Any], where: str) -> None:
+    if not np.ptp(y):
+        raise BadInput(
+            f"{where}: {spec.get('outcome', 'outcome')} is {y.flat[0]:g} in every row; nothing can be measured"
+        )
 
 
 def _covariates(spec: Mapping[str, Any], frame: pl.DataFrame, where: str, *, needed: bool = False) -> Array:
@@ -210,7 +301,7 @@ def _welch(a: Array, b: Array, spec: Mapping[str, Any]) -> Found:
 
 def _sample_ratio(found: Found, treated: int, control: int, spec: Mapping[str, Any]) -> None:
     """A share of people far from the planned one tells of a broken assignment."""
-    share = 1 / (1 + 1 / float(spec.get("ratio", 1.0) or 1.0))
+    share = 1 / (1 + 1 / number(spec, "ratio", 1.0, 1e-3, 1e3))
     p = float(st.binomtest(treated, treated + control, share).pvalue)
     found.diagnostics["sample_ratio_p"] = p
     if p < 1e-3 and spec.get("kind") in ("ab", "audience"):
@@ -450,6 +541,7 @@ def _cut(spec: Mapping[str, Any], frame: pl.DataFrame, where: str, *, fill: floa
         raise BadInput(f"start: {first} periods before the test; at least 3 are needed")
     keep = last + 1
     data = Panel(data.units, data.times[:keep], data.y_UT[:, :keep])
+    _varies(data.y_UT, spec, where)
     control = [u for u in range(len(data.units)) if u not in set(treated)]
     if not control:
         raise BadInput("treated_units: every unit is treated; nothing is left to compare with")
@@ -461,7 +553,12 @@ PUBLISHED = "errors are taken as independent from period to period, as published
 
 
 def _gap_method(
-    spec: Mapping[str, Any], cut: Cut, gap: Gap, diagnostics: dict[str, Any], published: Callable[[], Any] | None = None
+    spec: Mapping[str, Any],
+    cut: Cut,
+    gap: Gap,
+    diagnostics: dict[str, Any],
+    published: Callable[[], Any] | None = None,
+    beside_UK: Array | None = None,
 ) -> Found:
     """Effect, interval and p-value of a method that gives a gap in every period.
 
@@ -470,22 +567,27 @@ def _gap_method(
 
     Args:
         published: the interval and p-value of the method's authors, for ``iid`` and ``textbook``.
+        beside_UK: what ``gap`` needs of each unit besides its outcomes; it finds them after the periods.
     """
     alpha, inference = number(spec, "alpha", 0.1, 1e-4, 0.5), spec.get("inference", "block")
     mine, test, before = cut.mine, cut.test, cut.test.start
-    seed = int(spec.get("seed", 1))
-    series, weights = gap(mine, cut.others, cut.pre)
+    seed = seed_of(spec)
+    given, others = mine, cut.others
+    if beside_UK is not None:
+        given = np.append(mine, beside_UK[cut.treated].mean(axis=0))
+        others = np.hstack([others, beside_UK[cut.control]])
+    series, weights = gap(given, others, cut.pre)
     att = float(series[test].mean())
     every = np.ones(len(mine), bool)
     warnings: list[str] = []
     error = placebo.error_before(series, before)
-    placebos = placebo.gaps(lambda y, others: gap(y, others, cut.pre)[0], cut.others, len(cut.treated), before, seed)
+    placebos = placebo.gaps(lambda y, rest: gap(y, rest, cut.pre)[0], others, len(cut.treated), before, seed)
     in_space = 1 / (len(placebos) + 1) < alpha
 
     def p_of(effect: float, *, of_sum: bool = False) -> float:
-        changed = mine.copy()
+        changed = given.copy()
         changed[test] -= effect
-        residual, _ = gap(changed, cut.others, every)
+        residual, _ = gap(changed, others, every)
         if inference == "iid":
             return synthetic.iid_p(residual, test, seed=seed, of_sum=of_sum)
         return synthetic.block_p(residual, test)
@@ -541,16 +643,15 @@ def _gap_method(
     if how == "placebo":
         diagnostics["placebo_effects"] = sorted(float(v) for v in placebos[:, test].mean(axis=1) * error)
         diagnostics["p_of_blocks_in_time"] = p_of(0.0)
-    diagnostics |= _placebo_in_time(gap, mine, cut)
+    diagnostics |= _placebo_in_time(gap, given, others, cut)
     if diagnostics["pre_mape"] > 0.15:
         warnings.append(
             f"before the test the control misses the treated by {diagnostics['pre_mape']:.0%}: do not lean on the size of the effect"
         )
     base = float((mine[test] - series[test]).mean())
     told = _told(cut, series, error, placebos if in_space else None, alpha)
-    return Found(
-        att, interval, p, cut.count, base, diagnostics, warnings, told, _iroas_of_column(spec, cut, att, interval)
-    )
+    iroas = _iroas_of_column(spec, cut, att, interval, series, warnings)
+    return Found(att, interval, p, cut.count, base, diagnostics, warnings, told, iroas)
 
 
 def _told(cut: Cut, series: Array, error: float, placebos: Array | None, alpha: float) -> list[dict[str, Any]]:
@@ -580,47 +681,167 @@ def _told(cut: Cut, series: Array, error: float, placebos: Array | None, alpha: 
     return told
 
 
-def _placebo_in_time(gap: Gap, mine: Array, cut: Cut) -> dict[str, Any]:
+def _placebo_in_time(gap: Gap, mine: Array, others: Array, cut: Cut) -> dict[str, Any]:
     """The same analysis with a test that never was, in the last stretch before the true one."""
     start = cut.test.start - cut.length
     if start < 3:
         return {}
-    fit = np.arange(len(mine)) < start
-    series, _ = gap(mine, cut.others, fit)
+    fit = np.arange(len(cut.panel.times)) < start
+    series, _ = gap(mine, others, fit)
     return {"placebo_in_time": float(series[start : cut.test.start].mean())}
 
 
 def _iroas_of_column(
-    spec: Mapping[str, Any], cut: Cut, att: float, interval: tuple[float, float]
+    spec: Mapping[str, Any], cut: Cut, att: float, interval: tuple[float, float], gap_T: Array, warnings: list[str]
 ) -> dict[str, Any] | None:
+    """What a unit of added money brought, where money is a column: spend above the usual of before.
+
+    Usual spend that varies makes the denominator uncertain too; the interval is then Fieller's, with the
+    errors of both before the test and as wide as the interval of the effect.
+    """
     if not isinstance(spec.get("cost"), str):
         return None
-    money = panels.panel(cut.frame, spec.get("unit", "unit"), spec.get("time", "time"), spec["cost"], "cost", fill=0.0)
+    money = _money(spec, cut.frame)
     rows = money.rows_of([cut.panel.units[u] for u in cut.treated], "cost")
-    total = float(money.y_UT[rows][:, cut.test].sum() - 0.0)
-    if total <= 0:
+    spent = money.y_UT[rows][:, : cut.test.stop].mean(axis=0)
+    before = cut.test.start
+    usual = float(spent[:before].mean())
+    added = float(spent[cut.test].mean()) - usual
+    if added <= 0:
+        warnings.append(
+            f"the treated spent {added + usual:,.2f} a period during the test and {usual:,.2f} before: no money was added, so there is no iROAS"
+        )
         return None
+    over, error = spent[:before] - usual, placebo.error_before(gap_T, before)
+    low, high = interval
+    if not over.any():
+        told = (low / added, high / added)
+    else:
+        wide = (att - low if math.isinf(high) else max(att - low, high - att)) / error
+        told = fieller(att, added, wide, error**2, float((gap_T[:before] * over).mean()), float((over**2).mean()))
+        if math.isinf(high) and math.isfinite(told[1]):
+            told = (told[0], math.inf)
+        if not math.isfinite(told[0]):
+            warnings.append("the added spend is no larger than the usual ups and downs of spend: iROAS has no bounds")
     return {
-        "estimate": att * cut.count / total,
-        "interval": [_plain(v * cut.count / total) for v in interval],
-        "cost": total,
+        "estimate": att / added,
+        "interval": [_plain(v) for v in told],
+        "cost": added * cut.count,
+        "usual_cost": usual * cut.count,
     }
+
+
+def _money(spec: Mapping[str, Any], frame: pl.DataFrame) -> Panel:
+    """The cost column as a panel; no row means nothing was spent."""
+    name = panels.column(frame, spec["cost"], "cost")
+    panels.no_negative(panels.numbers(frame, name, "cost"), frame, name, "cost")
+    return panels.panel(frame, spec.get("unit", "unit"), spec.get("time", "time"), name, "cost", fill=0.0)
+
+
+def fieller(top: float, bottom: float, wide: float, s_tt: float, s_tb: float, s_bb: float) -> tuple[float, float]:
+    """The ratios r for which ``top - r bottom`` lies within ``wide`` of its own standard errors of zero (Fieller 1954).
+
+    Unbounded where the bottom itself cannot be told from zero.
+    """
+    if not math.isfinite(wide):
+        return -math.inf, math.inf
+    a = bottom**2 - wide**2 * s_bb
+    b = top * bottom - wide**2 * s_tb
+    c = top**2 - wide**2 * s_tt
+    if a <= 0:
+        return -math.inf, math.inf
+    root = math.sqrt(max(b**2 - a * c, 0.0))
+    return (b - root) / a, (b + root) / a
+
+
+def _iroas_of_people(spec: Mapping[str, Any], frame: pl.DataFrame, where: str, found: Found) -> None:
+    """The same for people: what the treated cost more than the others, each side's spread counted."""
+    y, t = _columns(spec, frame, where)
+    name = panels.column(frame, spec["cost"], where)
+    cost = panels.numbers(frame, name, where)
+    panels.no_negative(cost, frame, name, where)
+    sides = [(y[t == side], cost[t == side]) for side in (1, 0)]
+    added = float(sides[0][1].mean() - sides[1][1].mean())
+    if added <= 0:
+        found.warnings.append("the treated cost no more than the others: there is no iROAS")
+        return
+    s_tb = sum(float(np.cov(a, b)[0, 1]) / len(a) for a, b in sides)
+    s_bb = sum(float(b.var(ddof=1)) / len(b) for _, b in sides)
+    error, (low, high) = float(found.diagnostics["std_error"]), found.interval
+    wide = (found.att - low) / error if error > 0 else 0.0
+    told = fieller(found.att, added, wide, error**2, s_tb, s_bb)
+    if math.isinf(high):
+        told = (told[0], math.inf)
+    found.iroas = {"estimate": found.att / added, "interval": [_plain(v) for v in told], "cost": added * found.count}
 
 
 def _synthetic_control(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
     cut = _cut(spec, frame, where)
     fixed = bool(spec.get("fixed_effects", False))
+    told: dict[str, Any] = {"fixed_effects": fixed}
+    beside, importance = None, np.empty(0)
+    if spec.get("predictors"):
+        names, beside = _predictors(spec, cut, where)
+        order = [cut.treated, *([u] for u in cut.control)]
+        x_UK = np.array([beside[one].mean(axis=0) for one in order])
+        y_UT = np.array([cut.panel.y_UT[one].mean(axis=0) for one in order])[:, : cut.test.start]
+        importance = synthetic.predictor_importance(x_UK, y_UT)
+        told["predictors"] = dict(zip(names, (float(v) for v in importance), strict=True))
+    periods = len(cut.panel.times)
 
     def gap(treated: Array, others: Array, fit: Array) -> tuple[Array, Array]:
-        return synthetic.residuals(treated, others, fit, fixed_effects=fixed)
+        if beside is None:
+            return synthetic.residuals(treated, others, fit, fixed_effects=fixed)
+        weights = synthetic.matched(treated[periods:], others[:, periods:], importance)
+        both = np.vstack([treated, others])[:, :periods]
+        both = synthetic.centred(both, fit) if fixed else both
+        return both[0] - weights @ both[1:], weights
 
     naive = cut.mine - cut.others.mean(axis=0)
     naive = naive - naive[cut.pre].mean() if fixed else naive
-    found = _gap_method(spec, cut, gap, {"fixed_effects": fixed})
+    found = _gap_method(spec, cut, gap, told, beside_UK=beside)
     scale = float(np.sqrt((naive[cut.pre] ** 2).sum()))
     found.diagnostics["scaled_l2"] = found.diagnostics["l2"] / scale if scale else 0.0
-    found.diagnostics["leave_one_out"] = _leave_one_out(cut, gap, fixed=fixed)
+    if beside is None:
+        found.diagnostics["leave_one_out"] = _leave_one_out(cut, gap, fixed=fixed)
     return found
+
+
+def _predictors(spec: Mapping[str, Any], cut: Cut, where: str) -> tuple[list[str], Array]:
+    """Each predictor's mean by unit over its periods, in units of its spread."""
+    unit, time = (panels.column(cut.frame, spec.get(name, name), where) for name in ("unit", "time"))
+    names, columns = [], []
+    if not isinstance(spec["predictors"], list):
+        raise BadInput("predictors: a list of {column, from, to} was expected")
+    # the frame's own periods: a predictor may be known before the outcome is
+    texts = list(dict.fromkeys(str(value).strip() for value in cut.frame[time].to_list()))
+    keys = dict(zip(texts, panels.sorted_keys(texts), strict=True))
+    axis = Panel(("all",), tuple(sorted(texts, key=lambda text: keys[text])), np.empty((1, 0)))
+    for place, one in enumerate(spec["predictors"]):
+        at = f"predictors[{place}]"
+        if isinstance(one, str):
+            one = {"column": one}
+        if not isinstance(one, Mapping) or not one.get("column"):
+            raise BadInput(f"{at} is {one!r}: an object with column, from and to was expected")
+        name = panels.column(cut.frame, one["column"], f"{where} {at}")
+        first = axis.place_of(one["from"], f"{at} from") if one.get("from") is not None else 0
+        last = (
+            axis.place_of(one["to"], f"{at} to", last=True)
+            if one.get("to") is not None
+            else axis.times.index(cut.panel.times[cut.test.start]) - 1
+        )
+        if axis.times.index(cut.panel.times[cut.test.start]) <= last:
+            raise BadInput(f"{at}: reaches into the test, which begins {cut.panel.times[cut.test.start]}")
+        if last < first:
+            raise BadInput(f"{at}: to lies before from")
+        span = axis.times[first : last + 1]
+        values = panels.means(cut.frame, unit, time, name, set(span), cut.panel.units, where)
+        spread = float(values.std(ddof=1))
+        if spread == 0:
+            raise BadInput(f"{at}: {name} is the same in every unit and tells nothing")
+        columns.append(values / spread)
+        names.append(f"{name} {span[0]} to {span[-1]}" if len(span) > 1 else f"{name} {span[0]}")
+    return names, np.column_stack(columns)
 
 
 def _leave_one_out(cut: Cut, gap: Gap, *, fixed: bool) -> dict[str, float]:
@@ -674,27 +895,29 @@ def _synthetic_did(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> 
     """Weights over units and over periods, then a difference in differences (Arkhangelsky 2021); errors by placebo units."""
     cut = _cut(spec, frame, where)
     estimate = _sdid(cut.mine, cut.others, cut.test, len(cut.treated))
-    rng = np.random.default_rng(int(spec.get("seed", 1)))
+    rng = np.random.default_rng(seed_of(spec))
     size = min(len(cut.treated), max(len(cut.control) // 2, 1))
-    placebo = []
+    placebos = []
     for _ in range(200):
         drawn = rng.choice(len(cut.control), size, replace=False)
         rest = np.delete(cut.others, drawn, axis=0)
         if len(rest) > 1:
-            placebo.append(_sdid(cut.others[drawn].mean(axis=0), rest, cut.test, size))
-    error = float(np.std(placebo, ddof=1)) if len(placebo) > 10 else math.inf
+            placebos.append(_sdid(cut.others[drawn].mean(axis=0), rest, cut.test, size))
+    error = float(np.std(placebos, ddof=1)) if len(placebos) > 10 else math.inf
     interval, p = _t_test(estimate, error, math.inf, spec)
-    mine = cut.mine
+    mine, warnings = cut.mine, [] if math.isfinite(error) else ["too few units to play placebos: there is no interval"]
+    plain = synthetic.centred(np.vstack([mine, cut.others.mean(axis=0)]), cut.pre)
+    iroas = _iroas_of_column(spec, cut, estimate, interval, plain[0] - plain[1], warnings)
     return Found(
         estimate,
         interval,
         p,
         cut.count,
         float(mine[cut.test].mean() - estimate),
-        {"std_error": error, "placebo_units": len(placebo)},
+        {"std_error": error, "placebo_units": len(placebos)},
+        warnings,
         [],
-        [],
-        _iroas_of_column(spec, cut, estimate, interval),
+        iroas,
     )
 
 
@@ -794,7 +1017,7 @@ def _gbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
     att, error = beta / scale, error / scale
     ratios = []
     control = np.array(cut.control)
-    for chosen in placebo.sets(len(control), min(len(cut.treated), len(control) // 2), int(spec.get("seed", 1))):
+    for chosen in placebo.sets(len(control), min(len(cut.treated), len(control) // 2), seed_of(spec)):
         if len(control) < 4:
             break
         t = np.zeros(len(control))
@@ -820,9 +1043,7 @@ def _gbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
         warnings,
     )
     if isinstance(spec.get("cost"), str):
-        money = panels.panel(
-            cut.frame, spec.get("unit", "unit"), spec.get("time", "time"), spec["cost"], "cost", fill=0.0
-        )
+        money = _money(spec, cut.frame)
         cost = (
             money.y_UT[:, cut.test].sum(axis=1)
             - money.y_UT[:, : cut.test.start].sum(axis=1) * cut.length / cut.test.start
@@ -851,8 +1072,16 @@ def _causal_impact(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> 
     """One series against what a local level with regressors foretells (maximum likelihood)."""
     from statsmodels.tsa.statespace.structural import UnobservedComponents
 
+    when = panels.column(frame, spec.get("time", "time"), where)
+    keys = panels.sorted_keys([str(v) for v in frame[when].to_list()])
+    frame = frame[sorted(range(frame.height), key=lambda row: keys[row])]
     y = panels.numbers(frame, panels.column(frame, spec.get("outcome", "outcome"), where), where)
-    times = [str(v) for v in frame[panels.column(frame, spec.get("time", "time"), where)].to_list()]
+    _varies(y, spec, where)
+    times = [str(v).strip() for v in frame[when].to_list()]
+    for before, after in pairwise(times):
+        if before == after:
+            raise BadInput(f"{where}: {after} stands twice; one series has each period once")
+    panels.whole(times, where)
     axis = Panel(("series",), tuple(times), y[None, :])
     if spec.get("start") is None:
         raise BadInput("start: the first period of the intervention is missing")
@@ -869,7 +1098,7 @@ def _causal_impact(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> 
     fitted = UnobservedComponents(y[:first], level="local level", exog=exog[0]).fit(disp=False, maxiter=500)
     ahead = fitted.get_forecast(last + 1 - first, exog=exog[1])
     expected = np.asarray(ahead.predicted_mean)
-    rng = np.random.default_rng(int(spec.get("seed", 1)))
+    rng = np.random.default_rng(seed_of(spec))
     paths = np.column_stack(
         [fitted.simulate(last + 1 - first, anchor="end", exog=exog[1], rng=rng) for _ in range(400)]
     )

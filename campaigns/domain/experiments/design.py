@@ -76,6 +76,10 @@ def number(spec: Mapping[str, Any], name: str, default: float | None, low: float
     return float(value)
 
 
+def seed_of(spec: Mapping[str, Any]) -> int:
+    return int(number(spec, "seed", 1, 0, 2**32 - 1))
+
+
 # -- people
 
 
@@ -241,13 +245,13 @@ def geo(
     if len(pool) < 2:
         raise BadInput(f"{where}: {spec.get('outcome', 'outcome')} never changes in {len(dead)} of {units} units")
     free = [u for u in pool if u not in left_out]
-    sets = _candidates(data, free, include, least, most, int(spec.get("seed", 1)))
+    sets = _candidates(data, free, include, least, most, seed_of(spec))
     if not sets:
         raise BadInput(f"no set of {least} to {most} units is left to treat; loosen treated, include or exclude")
     cost = spec.get("cost_per_unit_lift")
     screened = sorted(sets, key=lambda s: _fit(data, s, pool)["scaled_l2"])
     chosen = screened[:TRIED]
-    nulls = _Nulls(data, pool, duration, int(spec.get("seed", 1)))
+    nulls = _Nulls(data, pool, duration, seed_of(spec))
     found = []
     for done, treated in enumerate(chosen, 1):
         found.append(_played(data, treated, pool, nulls, effects, alpha, cost))
@@ -272,7 +276,7 @@ def geo(
             "treated_units": found[0]["units"],
             "exclude": [data.units[u] for u in dead],
             "alpha": alpha,
-            "seed": int(spec.get("seed", 1)),
+            "seed": seed_of(spec),
         },
         "left_out": [data.units[u] for u in dead],
         "warnings": _warnings(found[0], periods, duration, alpha, [data.units[u] for u in dead]),
@@ -487,7 +491,7 @@ def switchback(spec: Mapping[str, Any], folder: Path | None, frame: pl.DataFrame
         within = y_UB - y_UB.mean()
     spread = math.sqrt(float((within**2).sum()) / freedom)
     error = 2 * spread / math.sqrt(units * blocks)
-    rng = np.random.default_rng(int(spec.get("seed", 1)))
+    rng = np.random.default_rng(seed_of(spec))
     alarms = 0
     for _ in range(400):
         on_UB = np.array([rng.permutation(np.arange(blocks) % 2) for _ in range(units)])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
 
 SEPARATORS = (",", ";", "\t", "|")
+EMPTY = ("", "NA", "NaN", "nan", "None", "null")
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ def panel(
         y_UT[place[name], when[text]] = values[row]
     if fill is not None:
         y_UT = np.where(np.isnan(y_UT), fill, y_UT)
+    whole(times, where)
     gaps = np.argwhere(np.isnan(y_UT))
     if len(gaps):
         at = gaps[0]
@@ -153,6 +158,65 @@ def panel(
             f"{where}: {units[at[0]]} has no {outcome} for {times[at[1]]} ({len(gaps)} gaps in all); fill them, or leave the unit out"
         )
     return Panel(tuple(units), tuple(times), y_UT)
+
+
+def whole(times: Sequence[str], where: str) -> None:
+    """Daily data must have every day; a weekday that never occurs (shops closed on Sundays) is none of them.
+
+    Raises:
+        BadInput: days are missing, with the first.
+    """
+    try:
+        days = [date.fromisoformat(time[:10]) for time in times]
+    except ValueError:
+        return  # not dates
+    steps = [(b - a).days for a, b in pairwise(days)]
+    if not steps or statistics.mode(steps) != 1:
+        return
+    open_on = {day.weekday() for day in days}
+    inside = (days[0] + timedelta(n) for n in range((days[-1] - days[0]).days))
+    absent = sorted({day for day in inside if day.weekday() in open_on} - set(days))
+    if absent:
+        raise BadInput(
+            f"{where}: {absent[0]} is missing for every unit ({len(absent)} days in all); a daily series must be whole"
+        )
+
+
+def no_negative(values: Array, frame: pl.DataFrame, name: str, where: str) -> None:
+    """Refuse a column of money with a negative amount.
+
+    Raises:
+        BadInput: the first negative amount, with its row.
+    """
+    below = np.flatnonzero(values < 0)
+    if len(below):
+        at = int(below[0])
+        raise BadInput(f"{where} row {at + 2}: {name} is {frame[name][at]!r}; a cost of at least 0 was expected")
+
+
+def means(
+    frame: pl.DataFrame, unit: str, time: str, name: str, periods: Collection[str], units: Sequence[str], where: str
+) -> Array:
+    """Mean of a column by unit over some periods, cells without a number left out.
+
+    Raises:
+        BadInput: a unit has no number in these periods, or a cell is no number.
+    """
+    sums, counts = dict.fromkeys(units, 0.0), dict.fromkeys(units, 0)
+    rows = zip(frame[unit].to_list(), frame[time].to_list(), frame[name].to_list(), strict=True)
+    for row, (one, when, value) in enumerate(rows):
+        who = str(one).strip()
+        if who not in sums or str(when).strip() not in periods or value is None or str(value).strip() in EMPTY:
+            continue
+        try:
+            sums[who] += float(value)
+        except (TypeError, ValueError):
+            raise BadInput(f"{where} row {row + 2}: {name} is {value!r}; a number was expected") from None
+        counts[who] += 1
+    for who in units:
+        if not counts[who]:
+            raise BadInput(f"{where}: {who} has no {name} in the periods of this predictor")
+    return np.array([sums[who] / counts[who] for who in units])
 
 
 def of_spec(spec: Mapping[str, Any], folder: Path | None, frame: pl.DataFrame | None) -> tuple[pl.DataFrame, str]:

@@ -44,6 +44,7 @@ def gaps(gap: Callable[[Array, Array], Array], others_CT: Array, treated: int, b
 
     Args:
         gap: (a set's mean, its controls) to the gap in every period.
+        others_CT: the untreated, by period; what a gap needs besides (predictors) may follow the periods.
         treated: how many units the true test treats.
     """
     size = min(treated, len(others_CT) // 2)
@@ -51,7 +52,7 @@ def gaps(gap: Callable[[Array, Array], Array], others_CT: Array, treated: int, b
     for chosen in sets(len(others_CT), size, seed):
         found = gap(others_CT[list(chosen)].mean(axis=0), np.delete(others_CT, chosen, axis=0))
         told.append(found / error_before(found, before))
-    return np.array(told).reshape(len(told), others_CT.shape[1])
+    return np.array(told) if told else np.empty((0, others_CT.shape[1]))
 
 
 def needed(count: int, alpha: float) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import minimize, nnls
 
 from rmn.lib.arrays import Array, BoolArray, IntArray
 
@@ -47,6 +47,44 @@ def residuals(
         both = centred(both, fit_T)
     weights = simplex_weights(both[1:, fit_T], both[0, fit_T])
     return both[0] - weights @ both[1:], weights
+
+
+def predictor_importance(x_UK: Array, y_UT: Array) -> Array:
+    """How much each predictor counts, so that weights matched on predictors also follow the past (Abadie 2010).
+
+    Args:
+        x_UK: predictors by unit, the treated first, each of unit spread.
+        y_UT: outcomes before the test, the treated first.
+
+    Returns:
+        shares that sum to one.
+    """
+    count = x_UK.shape[1]
+
+    def shares(z_K: Array) -> Array:
+        e = np.exp(np.clip(z_K - z_K.max(), -30, 0))
+        return np.asarray(e / e.sum())
+
+    def miss(z_K: Array) -> float:
+        weights = matched(x_UK[0], x_UK[1:], shares(z_K))
+        return float(((y_UT[0] - weights @ y_UT[1:]) ** 2).mean())
+
+    if count == 1:
+        return np.ones(1)
+    # each predictor's pull in a regression of the past on all of them, and the even split, as starts
+    pull, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x_UK)), x_UK]), y_UT, rcond=None)
+    starts = [np.zeros(count), np.log(np.maximum((pull[1:] ** 2).sum(axis=1), 1e-12))]
+    found = [
+        minimize(miss, start, method="Nelder-Mead", options={"maxfev": 200 * count, "xatol": 1e-3, "fatol": 1e-10})
+        for start in starts
+    ]
+    return shares(min(found, key=lambda one: float(one.fun)).x)
+
+
+def matched(x_K: Array, x_CK: Array, share_K: Array) -> Array:
+    """Simplex weights that bring the controls' predictors nearest to the treated's, each counting by its share."""
+    root = np.sqrt(share_K)
+    return simplex_weights(x_CK * root, x_K * root)
 
 
 def block_p(residual_T: Array, test: slice) -> float:

@@ -89,3 +89,26 @@ def test_retail_cases_leak_little_and_traps_stay(shared_data: Path) -> None:
             leaks += not all(any(e.start <= i < e.end for e in found) for i in range(span["start"], span["end"]))
     assert touched <= 0.07 * traps
     assert leaks <= 0.15 * spans
+
+
+def test_a_long_text_is_masked_as_its_parts_are() -> None:
+    """Windows over a long text lose nothing at their seams."""
+    parts = [text for text, _, _ in PERSONAL] + NOBODYS
+    long = "\n\n".join(itertools.islice(itertools.cycle(parts), 400))
+    assert len(long) > 3 * pii.WINDOW
+    expected, at = [], 0
+    for part in long.split("\n\n"):
+        expected += [(one.type, at + one.start, at + one.end) for one in pii.detect(part)]
+        at += len(part) + 2
+    assert [(one.type, one.start, one.end) for one in pii.detect(long)] == expected
+
+
+HOSTILE = ["1234567890", "123 456 7890 ", 'phone="555123456789" ', "tel 1234-56789 ", "A-A", "A'a", "a.", "a@", "-", " ", "DE89 3704 0044 ", "John Smith ", "12 Main ", "name:abc ", "4111 1111 1111 1111 ", "\uff11", "a\u200b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_text_ends(piece: str) -> None:
+    """A pattern whose work grows with the square of the text would be seen here by anybody who waits for it."""
+    text = piece * (200_000 // len(piece))
+    for one in pii.detect(text):
+        assert 0 <= one.start < one.end <= len(text)

@@ -29,9 +29,8 @@ from campaigns import services as campaign_services
 from campaigns import tasks as campaign_tasks
 from campaigns.domain.experiments.design import design
 from campaigns.models import BudgetPlan, CurveFit, Experiment, ResponseCurve
-from retailers.domain import policy
+from retailers import services as retailers
 from retailers.models import FeedLoad, PerformanceMetric, QuarantinedRow
-from rmn.lib import pii
 from rmn.lib.errors import BadInput, RmnError
 
 MOST_STEPS = 12
@@ -382,11 +381,14 @@ def _design_experiment(run: AgentRun, asked: tools.DesignExperiment) -> Any:
 
 def _check_copy(run: AgentRun, asked: tools.CheckCopy) -> Any:
     facts = {"brand": run.brand.name} if run.brand else {}
-    return policy.check(asked.text, network=asked.network, product=asked.product, facts=facts).row()
+    found = retailers.check_text(
+        text=asked.text, network=asked.network, brand=run.brand, product=asked.product, facts=facts
+    )
+    return found.row()
 
 
-def _scan_personal_data(run: AgentRun, asked: tools.ScanPersonalData) -> Any:  # noqa: ARG001
-    return {"entities": [one.row() for one in pii.detect(asked.text)]}
+def _scan_personal_data(run: AgentRun, asked: tools.ScanPersonalData) -> Any:
+    return {"entities": [one.row() for one in retailers.redact(run.brand, asked.text).entities]}
 
 
 def _recall_lessons(run: AgentRun, asked: tools.RecallLessons) -> Any:

@@ -270,7 +270,13 @@ def _events(said: dict[str, Any], route: serving.Route) -> Iterator[bytes]:
                 whole += piece
                 yield _event("piece", text=piece)
         text = briefs.tidy(whole)
-        verdict = check_text(text=text, network=said["network"], product=item.product, facts=item.policy_facts)
+        verdict = check_text(
+            text=text,
+            network=said["network"],
+            brand=said["brand"],
+            product=item.product,
+            facts=item.policy_facts,
+        )
     except RmnError as error:
         yield _event("problem", words=str(error))
         return

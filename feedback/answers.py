@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Q
 
 from feedback.domain.formats import Answer
 from feedback.models import Feedback
-from rmn.lib import pii
+from retailers.services import masker
 
 LEAST_VOTES = 2  # of people on one question, before their agreement is asked for
 
@@ -67,11 +66,14 @@ class Redaction:
     """Masks personal data under each brand's key, and counts what it found by type."""
 
     found: Counter[str] = field(default_factory=Counter)
+    _maskers: dict[int, Any] = field(default_factory=dict)
 
     def mask(self, text: str, brand: Any) -> str:
         if not text:
             return text
-        masked = pii.mask(text, f"{settings.SECRET_KEY}:{brand.uuid}")
+        if brand.pk not in self._maskers:
+            self._maskers[brand.pk] = masker(brand)
+        masked = self._maskers[brand.pk](text)
         self.found.update(entity.type for entity in masked.entities)
         return masked.text
 

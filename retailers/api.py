@@ -404,6 +404,7 @@ class TextToCheck(serializers.Serializer):
     text = serializers.CharField(allow_blank=True, max_length=20_000, trim_whitespace=False)
     product = serializers.CharField(allow_blank=True, max_length=240, default="")
     facts = serializers.DictField(required=False)
+    brand = Reference(queryset=Brand.objects.all(), required=False)
 
 
 class CheckText(APIView):
@@ -413,7 +414,7 @@ class CheckText(APIView):
 
     @extend_schema(request=TextToCheck, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request) -> Response:
-        asked = TextToCheck(data=request.data)
+        asked = TextToCheck(data=request.data, context={"request": request})
         asked.is_valid(raise_exception=True)
         return Response(services.check_text(**asked.validated_data).row())
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from datetime import date
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
-from retailers.domain import reconcile
+from retailers.domain import policy, reconcile
+from rmn.lib.errors import BadInput
 from rmn.lib.rows import Addressed, Owned, TenantQuerySet, scope_text
 from rmn.lib.runs import Run, RunQuerySet
 
@@ -499,10 +504,13 @@ class QuarantinedRow(Owned):
 
 
 class PolicyRuleQuerySet(models.QuerySet["PolicyRule"]):
-    def in_force(self, day: Any) -> PolicyRuleQuerySet:
-        started = Q(valid_from__isnull=True) | Q(valid_from__lte=day)
-        lasts = Q(valid_to__isnull=True) | Q(valid_to__gte=day)
-        return self.filter(started & lasts, is_active=True)
+    def holding(self, brand: Brand | None, day: date) -> list[PolicyRule]:
+        """The newest version of each rule that has begun by this day: the installation's and the brand's own."""
+        begun = self.filter(Q(valid_from=None) | Q(valid_from__lte=day)).filter(
+            Q(brand=None) | Q(brand=brand) if brand is not None else Q(brand=None)
+        )
+        newest = {(row.brand_id, row.code): row for row in begun.order_by("version")}
+        return list(newest.values())
 
     def visible_to(self, user: Any) -> PolicyRuleQuerySet:
         """The networks' and the law's rules are everybody's; a brand's own are the brand's."""
@@ -546,6 +554,34 @@ class PolicyRule(Addressed):
 
     def __str__(self) -> str:
         return f"{self.code} v{self.version}"
+
+    def clean(self) -> None:
+        """A rule that could not be applied is refused when it is written, not when a text is checked."""
+        try:
+            policy.make_rule(self.row(timezone.now().date()), self.code or "rule")
+        except (BadInput, TypeError, AttributeError) as error:
+            raise ValidationError(str(error)) from None
+        known = {rule.id for rule in policy.shipped().rules}
+        if self.brand is not None and self.code in known:
+            raise ValidationError({"code": "A brand's own rule has a code of its own; it cannot replace a network's."})
+        places = {"any", *policy.shipped().networks, *itertools.chain(*policy.shipped().networks.values())}
+        if self.network not in places:
+            raise ValidationError({"network": f"One of {', '.join(sorted(places))}."})
+
+    def row(self, day: date) -> dict[str, Any]:
+        """The rule as data (docs/policy.md); ``retired`` where it holds no longer."""
+        over = self.valid_to is not None and self.valid_to < day
+        return {
+            **self.spec,
+            "id": self.code,
+            "on": self.network,
+            "severity": self.severity,
+            "kind": self.kind,
+            "message": self.message,
+            "fix": self.fix,
+            "source": self.source,
+            "retired": over or not self.is_active,
+        }
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.scope = scope_text(self.brand)

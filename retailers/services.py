@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import transaction
+from django.utils import timezone
 
 from retailers.domain import mapping as mappings
 from retailers.domain import policy, reconcile
 from retailers.domain.harmonizer import text_of
-from retailers.models import Brand, FeedLoad, FeedMapping, QuarantinedRow, Retailer
+from retailers.models import (
+    Brand,
+    FeedLoad,
+    FeedMapping,
+    PerformanceMetric,
+    PolicyRule,
+    ProductIdentifier,
+    QuarantinedRow,
+    Retailer,
+    SKUCatalog,
+)
 from rmn.lib import pii
 from rmn.lib.errors import BadInput
+
+MOST_IDS = 50_000
+SHORTEST_ID = 6  # a shorter number is nobody's telephone either
 
 # -- feeds
 
@@ -214,20 +232,65 @@ def newest_mapping(load: FeedLoad) -> FeedMapping | str | None:
 # -- texts
 
 
+def rules_in_force(brand: Brand | None, day: date | None = None) -> policy.RuleSet:
+    """The shipped rules, as the console's rules change them today; a brand's own come on top and replace none."""
+    today = day or timezone.now().date()
+    rows = PolicyRule.objects.holding(brand, today)
+    ours = policy.amended(policy.shipped(), [row.row(today) for row in rows if row.brand_id is None])
+    known = {rule.id for rule in ours.rules}
+    return policy.amended(ours, [row.row(today) for row in rows if row.brand_id and row.code not in known])
+
+
+def checker(brand: Brand | None) -> Callable[..., policy.Verdict]:
+    """``policy.check`` with the rules in force today, read once: for many texts of one brand."""
+    day = timezone.now().date()
+    return partial(policy.check, rules=rules_in_force(brand, day), day=day)
+
+
 def check_text(
-    *, text: str, network: str, field: str = "headline", product: str = "", facts: dict[str, Any] | None = None
+    *,
+    text: str,
+    network: str,
+    brand: Brand | None = None,
+    field: str = "headline",
+    product: str = "",
+    facts: dict[str, Any] | None = None,
 ) -> policy.Verdict:
-    """The policy's verdict on a text.
+    """The policy's verdict on a text, by the rules in force today and the brand's own.
 
     Raises:
         BadInput: no such network, or facts of another shape than docs/policy.md says.
     """
     try:
-        return policy.check(text, network=network, field=field, product=product, facts=facts)
+        return checker(brand)(text, network=network, field=field, product=product, facts=facts)
     except (TypeError, ValueError) as error:
         raise BadInput(f"facts: {error}; see docs/policy.md for what they may hold") from None
 
 
+def known_ids(brand: Brand) -> frozenset[str]:
+    """Codes of the brand's own things (products, campaigns): never personal, whatever they look like.
+
+    At most ``MOST_IDS`` of each kind, kept for ten minutes.
+    """
+    key = f"known-ids:{brand.pk}"
+    found: frozenset[str] | None = cache.get(key)
+    if found is None:
+        products = SKUCatalog.objects.filter(brand=brand).values_list("sku", "gtin14", "upc", "ean")[:MOST_IDS]
+        names = ProductIdentifier.objects.filter(brand=brand).values_list("value", flat=True)[:MOST_IDS]
+        bought = PerformanceMetric.objects.filter(brand=brand).order_by().values_list("campaign_id", flat=True)
+        codes = {*itertools.chain.from_iterable(products), *names, *bought.distinct()[:MOST_IDS]}
+        found = frozenset(code for code in codes if code and len(code) >= SHORTEST_ID and any(map(str.isdigit, code)))
+        cache.set(key, found, 600)
+    return found
+
+
+def masker(brand: Brand | None) -> Callable[[str], pii.Masked]:
+    """Masks personal data under the brand's key (the installation's without one), its own codes left as they are."""
+    if brand is None:
+        return partial(pii.mask, key=settings.RMN_DATA_KEY)
+    return partial(pii.mask, key=f"{settings.RMN_DATA_KEY}:{brand.uuid}", known_ids=known_ids(brand))
+
+
 def redact(brand: Brand, text: str) -> pii.Masked:
     """The text with personal data masked under the brand's key."""
-    return pii.mask(text, f"{settings.SECRET_KEY}:{brand.uuid}")
+    return masker(brand)(text)

@@ -28,9 +28,8 @@ from agents.inference.errors import AdapterExists
 from agents.inference.types import InferenceClient, Question
 from agents.models import Adapter
 from feedback.models import Feedback
-from retailers.domain import policy
+from retailers import services as retailers
 from retailers.models import Brand, SKUCatalog
-from rmn.lib import pii
 from rmn.lib.commands import write_jsonl, write_text
 from rmn.lib.errors import BadInput, RmnError
 from rmn.lib.tasks import TenantTask
@@ -81,7 +80,7 @@ def keep(run: Dataset, rows: Sequence[dict[str, Any]], report: Report) -> Path:
     """
     run.report(0.5, f"{len(rows)} rows; masking personal data")
     owner = str(run.brand.uuid) if run.brand else "shared"
-    rows = curation.mask(rows, masker(owner), report)
+    rows = curation.mask(rows, masker(run.brand), report)
     train, held = curation.split(rows, owner)
     facts = {
         "brand": run.brand.slug if run.brand else None,
@@ -148,12 +147,12 @@ def _judged(row: Feedback, now: datetime) -> Judged:
     )
 
 
-def masker(owner: str) -> curation.Masker:
+def masker(brand: Brand | None) -> curation.Masker:
     """Masks personal data, with tags under the owner's own key."""
-    key = f"{settings.SECRET_KEY}:{owner}"
+    masked = retailers.masker(brand)
 
     def mask(text: str) -> tuple[str, int]:
-        found = pii.mask(text, key)
+        found = masked(text)
         return found.text, len(found.entities)
 
     return mask
@@ -301,7 +300,8 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
     prompt; the candidate must beat both. What a side wrote for the same items before is not asked again.
     """
     items = suite(run)
-    worked = prompting.examples(products(run, unseen=False), policy.check)
+    check = retailers.checker(run.brand)
+    worked = prompting.examples(products(run, unseen=False), check)
     sides: list[tuple[str, Adapter | None, list[prompting.Example]]] = [
         ("candidate", run.candidate, []),
         ("champion", run.champion, []),
@@ -313,7 +313,7 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
         run.report(0.05 + 0.9 * place / len(sides), f"{name.replace('_', ' ')}: {len(items)} texts")
         if adapter is not None:
             load(client, adapter)
-        cases[name] = answers(client, items, adapter.digest if adapter else None, examples)
+        cases[name] = answers(client, items, adapter.digest if adapter else None, examples, check)
     found = compared(cases["candidate"], cases["champion"])
     if "prompt_alone" in cases:
         found = gate.earned(found, compared(cases["candidate"], cases["prompt_alone"]))
@@ -395,7 +395,11 @@ def blind_votes(run: Evaluation) -> dict[str, Any] | None:
 
 
 def answers(
-    client: InferenceClient, items: Sequence[briefs.Item], adapter: str | None, worked: Sequence[prompting.Example]
+    client: InferenceClient,
+    items: Sequence[briefs.Item],
+    adapter: str | None,
+    worked: Sequence[prompting.Example],
+    check: checks.Policy,
 ) -> list[dict[str, Any]]:
     """A side's greedy texts, checked; kept by what decides them, so that no side writes the same twice."""
     asked = [prompting.with_examples(item, worked) if worked else briefs.messages(item) for item in items]
@@ -411,7 +415,7 @@ def answers(
         with ThreadPoolExecutor(TOGETHER) as pool:
             texts = list(pool.map(lambda messages: written(client, messages, adapter), asked))
         write_text(file, json.dumps(texts, ensure_ascii=False))
-    return [checked(item, text) for item, text in zip(items, texts, strict=True)]
+    return [checked(item, text, check) for item, text in zip(items, texts, strict=True)]
 
 
 def load(client: InferenceClient, adapter: Adapter) -> None:
@@ -421,18 +425,20 @@ def load(client: InferenceClient, adapter: Adapter) -> None:
         client.load(adapter.digest, str(folder), {"digest": adapter.digest})
 
 
-def draft(client: InferenceClient, item: briefs.Item, adapter: str | None, **how: Any) -> dict[str, Any]:
+def draft(
+    client: InferenceClient, item: briefs.Item, adapter: str | None, check: checks.Policy, **how: Any
+) -> dict[str, Any]:
     """One text for an item, with what it was and whether it passes."""
-    return checked(item, written(client, briefs.messages(item), adapter, **how))
+    return checked(item, written(client, briefs.messages(item), adapter, **how), check)
 
 
 def written(client: InferenceClient, messages: Sequence[dict[str, str]], adapter: str | None, **how: Any) -> str:
     return client.generate(Question(messages=messages, adapter=adapter, max_tokens=LONGEST, **how)).text
 
 
-def checked(item: briefs.Item, text: str) -> dict[str, Any]:
+def checked(item: briefs.Item, text: str, check: checks.Policy) -> dict[str, Any]:
     """A raw answer beside what was asked, and why it does not pass."""
-    why = checks.failures(text, item, policy.check)
+    why = checks.failures(text, item, check)
     return {
         "product": item.product,
         "feature": item.feature,

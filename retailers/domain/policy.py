@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
@@ -197,6 +197,28 @@ def read(text: str, where: str = "rules") -> RuleSet:
     networks = {name: tuple(laws or ()) for name, laws in given["networks"].items()}
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return RuleSet(rules, networks, f"{given.get('version', 1)}+{digest}")
+
+
+def amended(base: RuleSet, rows: Iterable[Mapping[str, Any]]) -> RuleSet:
+    """A rule set with rules kept elsewhere: each takes the place of the one with its id, or leaves it out.
+
+    Args:
+        rows: rules as data; one with ``retired`` true takes its id out.
+
+    Raises:
+        BadInput: a row is no rule.
+    """
+    held = {rule.id: rule for rule in base.rules}
+    kept = sorted((dict(row) for row in rows), key=lambda row: str(row["id"]))
+    if not kept:
+        return base
+    for row in kept:
+        if row.pop("retired", False):
+            held.pop(row["id"], None)
+        else:
+            held[row["id"]] = make_rule(row, f"rule {row['id']}")
+    digest = hashlib.sha256(repr(kept).encode()).hexdigest()[:8]
+    return RuleSet(tuple(held.values()), base.networks, f"{base.version}.{digest}")
 
 
 def make_rule(row: Mapping[str, Any], where: str) -> Rule:

@@ -29,7 +29,6 @@ from campaigns.models import BudgetPlan, CurveFit, Experiment, Recommendation, R
 from feedback.models import Feedback, ReviewTask
 from retailers import services as retailer_services
 from retailers import tasks as retailer_tasks
-from retailers.domain import policy
 from retailers.domain.demo_feeds import SOURCE_NOTE, SPEND_RULE, find_data, write_demo_feeds
 from retailers.models import Brand, FeedLoad, PerformanceMetric, ProductIdentifier, Retailer, SKUCatalog
 from rmn.demo.catalogue import catalogue
@@ -294,12 +293,13 @@ def draft(_: Facts) -> Facts:
     """The base model's own drafts for the products that may train, each checked against the networks' rules."""
     items = _items(unseen=False)
     asked = [item for item in items for _ in range(DRAFTS)]
+    check = retailer_services.checker(acme())
     with serving.inference() as client:
         model = client.info().get("model_id", "base")
         with ThreadPoolExecutor(training_tasks.TOGETHER) as pool:
             wrote = list(
                 pool.map(
-                    lambda pair: training_tasks.draft(client, pair[1], None, temperature=0.6, seed=pair[0]),
+                    lambda pair: training_tasks.draft(client, pair[1], None, check, temperature=0.6, seed=pair[0]),
                     enumerate(asked),
                 )
             )
@@ -326,7 +326,8 @@ def pairs(facts: Facts) -> Facts:
     """Verdicts become preference pairs, marked as made by rules; some are put before people too."""
     brand, retailer = acme(), shop()
     skus = {row.name: row for row in SKUCatalog.objects.filter(brand=brand)}
-    made = list(rule_pairs(_items(unseen=False), facts["draft"]["drafts"], policy.check))
+    check = retailer_services.checker(brand)
+    made = list(rule_pairs(_items(unseen=False), facts["draft"]["drafts"], check))
     with transaction.atomic():
         for place, pair in enumerate(made):
             item = pair["item"]
@@ -343,7 +344,7 @@ def pairs(facts: Facts) -> Facts:
                     source=Recommendation.Source.AGENT,
                     sku=skus.get(item.product),
                     model=facts["draft"]["model"][:120],
-                    verdict=policy.check(
+                    verdict=check(
                         briefs.tidy(text), network=NETWORKS[0], product=item.product, facts=item.policy_facts
                     ).row(),
                     sampling={"temperature": 0.6},
@@ -383,7 +384,7 @@ def datasets(facts: Facts) -> Facts:
     with sft.tracked():
         rows = [
             {**row, "people": [], "agreement": 1.0}
-            for row in sft_rows(_items(unseen=False), facts["draft"]["drafts"], policy.check)
+            for row in sft_rows(_items(unseen=False), facts["draft"]["drafts"], retailer_services.checker(brand))
         ]
         report = Report(read=len(rows))
         training_tasks.keep(sft, curate(rows, report), report)
@@ -491,10 +492,11 @@ def redraft(_: Facts) -> Facts:
     items = _items(unseen=True)[:: len(FEATURES)][:8]
     skus = {row.name: row for row in SKUCatalog.objects.filter(brand=brand)}
     route = serving.route(brand=brand, retailer=retailer, task=Task.CREATIVE)
+    check = retailer_services.checker(brand)
     examples = []
     with serving.inference() as client:
         for item in items:
-            before = training_tasks.draft(client, item, None)
+            before = training_tasks.draft(client, item, None, check)
             reply, generation = serving.ask(
                 client,
                 route,
@@ -506,7 +508,7 @@ def redraft(_: Facts) -> Facts:
                 max_tokens=training_tasks.LONGEST,
             )
             text = briefs.tidy(reply.text)
-            why = failures(reply.text, item, policy.check)
+            why = failures(reply.text, item, check)
             if not why:
                 generation.recommendation = Recommendation.objects.create(
                     brand=brand,
@@ -521,9 +523,7 @@ def redraft(_: Facts) -> Facts:
                     sku=skus.get(item.product),
                     model=reply.model[:120],
                     adapter_digest=route.digest,
-                    verdict=policy.check(
-                        text, network=NETWORKS[0], product=item.product, facts=item.policy_facts
-                    ).row(),
+                    verdict=check(text, network=NETWORKS[0], product=item.product, facts=item.policy_facts).row(),
                 )
             generation.save()
             examples.append(

@@ -113,7 +113,7 @@ def _disjoint(found: Iterable[Entity]) -> list[Entity]:
     """The surest first, then the longest; what overlaps one that is kept goes."""
     starts: list[int] = []
     kept: list[Entity] = []  # in order of their starts
-    for one in sorted(set(found), key=lambda e: (-e.score, e.start - e.end, e.start)):
+    for one in sorted(dict.fromkeys(found), key=lambda e: (-e.score, e.start - e.end, e.start)):
         place = bisect_left(starts, one.end)  # those from here on start behind it
         if place and kept[place - 1].end > one.start:
             continue
@@ -183,7 +183,7 @@ def _near(text: str, start: int, words: str, reach: int = 30) -> bool:
 
 
 def _emails(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?<![\w.+'-])[\w.+'-]{1,80}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?<![.-])", text):
+    for m in _all(r"(?<![\w.+-])[\w.+'-]{1,80}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?<![.-])", text):
         yield "EMAIL_ADDRESS", m.start(), m.end(), 1.0
     spelled = r"(?i)(?<![\w-])[\w-]{1,64}(?: ?(?:dot|\(dot\)|\[dot\]|\.) ?[\w-]{1,64}){0,4} ?(?: at |\(at\)|\[at\]) ?[\w-]{1,64}(?: ?(?: dot |\(dot\)|\[dot\]|\.) ?(?:[\w-]{1,64})){1,4}"
     for m in _all(spelled, text):
@@ -376,7 +376,7 @@ def _streets(text: str) -> Iterator[Hit]:
     english = rf"(?<![\w.,$€£/-])\d{{1,5}}[A-Za-z]?(?:-\d+)? (?:[NSEW]\.? |North |South |East |West )?(?:[A-ZÀ-Ž\d][\w'’À-ž.]*[ ]){{1,4}}(?i:{STREET})\b\.?{tail}"
     for m in _all(english, text):
         yield "ADDRESS", m.start(), len(m[0].rstrip(" ,.")) + m.start(), 0.85
-    for m in _all(rf"(?<![\w.-])[A-ZÄÖÜ][\wäöüß.-]{0,40}(?:straße|strasse|str\.|weg|gasse|platz|allee|ufer|damm|ring|straat|laan|vej|gatan|veien) ?\d{{1,4}} ?[a-z]?(?:, ?(?:[A-Z]-)?\d{{4,5}} {CITY})?", text):  # fmt: skip
+    for m in _all(rf"(?<![\w.-])[A-ZÄÖÜ][\wäöüß.-]{{0,40}}(?:straße|strasse|str\.|weg|gasse|platz|allee|ufer|damm|ring|straat|laan|vej|gatan|veien) ?\d{{1,4}} ?[a-z]?(?:, ?(?:[A-Z]-)?\d{{4,5}} {CITY})?", text):  # fmt: skip
         yield "ADDRESS", m.start(), m.end(), 0.85
     for m in _all(rf"(?<!\w)(?:(?:\d{{1,4}},? )?(?:rue|avenue|boulevard|via|viale|piazza|calle|carrer|avenida|rua|plaza|praça|paseo) (?:de |du |des |della |dei |del |la |le |do )*[A-ZÀ-Ž][\w'’À-ž.-]+(?: [A-ZÀ-Ž][\w'’À-ž.-]+)*,? ?\d{{0,4}}(?:,? \d{{4,5}}(?:-\d{{3}})? {CITY})?)", text):  # fmt: skip
         if re.search(r"\d", m[0]):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import CommandParser
 
-from retailers.domain import policy
+from retailers.domain.policy import Verdict
+from retailers.services import checker
 from rmn.lib.commands import RmnCommand, read_jsonl, write_jsonl
 from rmn.lib.errors import BadInput
 
@@ -22,10 +24,10 @@ class Command(RmnCommand):
 
     def run(self, **options: Any) -> None:
         rows = list(read_jsonl(options["cases"]))
-        answers = []
+        check, answers = checker(None), []
         for number, row in enumerate(self.track(rows, len(rows), "texts"), 1):
             where = f"{options['cases']} line {number}"
-            answers.append({**row, **verdict(row, where)})
+            answers.append({**row, **verdict(row, where, check)})
         if options["out"]:
             write_jsonl(options["out"], answers)
         else:
@@ -33,7 +35,7 @@ class Command(RmnCommand):
                 self.stdout.write(json.dumps(row, ensure_ascii=False))
 
 
-def verdict(row: dict[str, Any], where: str) -> dict[str, Any]:
+def verdict(row: dict[str, Any], where: str, check: Callable[..., Verdict]) -> dict[str, Any]:
     """The verdict on one case.
 
     Raises:
@@ -46,7 +48,7 @@ def verdict(row: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise BadInput(f"{where}: facts: an object was expected")
     try:
-        found = policy.check(
+        found = check(
             row["text"],
             network=row["network"],
             field=str(row.get("field") or "headline"),

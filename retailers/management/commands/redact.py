@@ -3,11 +3,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import CommandParser
 
 from retailers.models import Brand
-from rmn.lib import pii
+from retailers.services import masker
 from rmn.lib.commands import RmnCommand, read_jsonl, write_jsonl
 from rmn.lib.errors import BadInput
 
@@ -23,19 +22,18 @@ class Command(RmnCommand):
         parser.add_argument("--brand", help="whose key the tags are made with (default: the installation's)")
 
     def run(self, **options: Any) -> None:
-        key = settings.SECRET_KEY
+        brand = None
         if options["brand"]:
             brand = Brand.objects.filter(slug=options["brand"]).first()
             if brand is None:
                 raise BadInput(f"--brand {options['brand']!r}: there is no such brand")
-            key = f"{key}:{brand.uuid}"
         rows = list(read_jsonl(options["texts"]))
-        answers = []
+        mask, answers = masker(brand), []
         for number, row in enumerate(self.track(rows, len(rows), "texts"), 1):
             text = row.get(options["field"])
             if not isinstance(text, str):
                 raise BadInput(f"{options['texts']} line {number}: {options['field']}: a text was expected")
-            found = pii.mask(text, key)
+            found = mask(text)
             answers.append({**row, "entities": [one.row() for one in found.entities], "redacted": found.text})
         if options["out"]:
             write_jsonl(options["out"], answers)

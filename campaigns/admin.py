@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.utils.html import format_html
 from unfold.decorators import display
 
+from campaigns import services
 from campaigns.models import (
     AudienceSegment,
     BudgetPlan,
@@ -19,6 +20,7 @@ from campaigns.models import (
     ResponseCurve,
 )
 from rmn.lib.admin import EditableAdmin, ReadOnlyAdmin, RunAdmin
+from rmn.lib.errors import BadInput
 
 STATES = {"proposed": "warning", "approved": "success", "rejected": "danger", "draft": "", "superseded": ""}
 
@@ -103,6 +105,36 @@ class ExperimentAdmin(RunAdmin):
     list_display = ["name", "brand", "kind", "state", "shown_status", "start_date", "end_date", "created_at"]
     list_filter = ["state", "kind", *RunAdmin.list_filter]
     search_fields = [*RunAdmin.search_fields, "name", "hypothesis"]
+    actions = [*RunAdmin.actions, "register", "approve", "start", "analyse", "stop"]
+
+    @admin.action(description="Register the plan", permissions=["view"])
+    def register(self, request: HttpRequest, queryset: Any) -> None:
+        self._move(request, queryset, "register")
+
+    @admin.action(description="Approve", permissions=["view"])
+    def approve(self, request: HttpRequest, queryset: Any) -> None:
+        self._move(request, queryset, "approve")
+
+    @admin.action(description="Start today", permissions=["view"])
+    def start(self, request: HttpRequest, queryset: Any) -> None:
+        self._move(request, queryset, "start")
+
+    @admin.action(description="Analyse", permissions=["view"])
+    def analyse(self, request: HttpRequest, queryset: Any) -> None:
+        self._move(request, queryset, "analyse")
+
+    @admin.action(description="Stop without a result", permissions=["view"])
+    def stop(self, request: HttpRequest, queryset: Any) -> None:
+        self._move(request, queryset, "stop")
+
+    def _move(self, request: HttpRequest, queryset: Any, move: str) -> None:
+        for row in queryset:
+            try:
+                moved = services.move_experiment(row, move, request.user, note="console")
+            except BadInput as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.message_user(request, f"{moved}: {moved.status if move == 'analyse' else moved.state}.")
 
 
 @admin.register(Recommendation)

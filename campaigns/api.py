@@ -255,13 +255,78 @@ class ExperimentSerializer(RowSerializer):
         ]
 
 
+class ExperimentWish(serializers.Serializer):
+    """A test to design: on the retailer's own past by store, or on a table that is handed in."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
+    campaign = Reference(queryset=Campaign.objects.all(), required=False, allow_null=True)
+    name = serializers.CharField(max_length=160)
+    hypothesis = serializers.CharField(required=False, allow_blank=True, max_length=4000)
+    spec = serializers.DictField(help_text="SPEC as design_experiment takes it, without data")
+    analysis_spec = serializers.DictField(required=False, help_text="SPEC as analyze_experiment takes it, without data")
+    table = serializers.CharField(required=False, max_length=services.MOST_TABLE_BYTES, help_text="a CSV as text")
+
+
+class ExperimentMove(serializers.Serializer):
+    """A step in a test's life."""
+
+    note = serializers.CharField(required=False, allow_blank=True, max_length=500)
+    day = serializers.DateField(required=False, help_text="start: the first day of the test")
+    table = serializers.CharField(
+        required=False, max_length=services.MOST_TABLE_BYTES, help_text="analyse: a CSV with the test in it"
+    )
+
+
 class Experiments(ReadOnlyRows):
-    """Tests of what an ad brings."""
+    """Tests of what an ad brings. A POST designs one; its life goes on by named steps."""
 
     queryset = Experiment.objects.select_related("brand", "retailer", "campaign")
     serializer_class = ExperimentSerializer
     change_roles = PEOPLE
     filterset_fields = ["status", "state", "kind"]
+
+    @extend_schema(request=ExperimentWish, responses={202: OpenApiTypes.OBJECT})
+    def create(self, request: Request) -> Response:
+        wish = ExperimentWish(data=request.data, context={"request": request})
+        wish.is_valid(raise_exception=True)
+        return self.accepted(services.request_experiment(**wish.validated_data, by=request.user))
+
+    def _move(self, request: Request, move: str) -> Response:
+        asked = ExperimentMove(data=request.data)
+        asked.is_valid(raise_exception=True)
+        row = services.move_experiment(self.get_object(), move, request.user, **asked.validated_data)
+        return self.accepted(row) if move == "analyse" else Response(self.get_serializer(row).data)
+
+    @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
+    @action(detail=True, methods=["post"])
+    def register(self, request: Request, **_: Any) -> Response:
+        """Fix the plan: its hash goes into the audit chain, and it cannot be changed afterwards."""
+        return self._move(request, "register")
+
+    @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, **_: Any) -> Response:
+        """Let it be run; analysts and ops staff may. Registers where that is missing."""
+        return self._move(request, "approve")
+
+    @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
+    @action(detail=True, methods=["post"])
+    def start(self, request: Request, **_: Any) -> Response:
+        """It runs from this day."""
+        return self._move(request, "start")
+
+    @extend_schema(request=ExperimentMove, responses={202: OpenApiTypes.OBJECT})
+    @action(detail=True, methods=["post"])
+    def analyse(self, request: Request, **_: Any) -> Response:
+        """Read it as it was registered."""
+        return self._move(request, "analyse")
+
+    @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
+    @action(detail=True, methods=["post"])
+    def stop(self, request: Request, **_: Any) -> Response:
+        """End it without a result."""
+        return self._move(request, "stop")
 
 
 class RecommendationSerializer(RowSerializer):

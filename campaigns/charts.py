@@ -80,3 +80,118 @@ def curve(arm: str, draws: Iterable[Sequence[float]], most: float, currency: str
         note=note,
         key="curve",
     )
+
+
+# -- experiments
+
+
+def power(best: Mapping[str, Any], alpha: float) -> Picture:
+    """How often each true lift would be found."""
+    points = sorted(({"effect": float(k), "power": v} for k, v in best["power_at"].items()), key=lambda p: p["effect"])
+    title = (
+        f"A lift of {best['mde']:.1%} is found in four of five"
+        if best.get("mde")
+        else "No lift of the grid is found in four of five"
+    )
+    return charts.picture(
+        charts.lines("effect", "power", x_title="True lift, share", y_title="Found in past stretches, share"),
+        title=title,
+        alt="Line of power against the true lift.",
+        rows=points,
+        note=f"Played on {best.get('windows', 0)} past stretches; false alarms in {best['false_positive_rate']:.0%} at a nominal {alpha:.0%}.",
+        key="power",
+    )
+
+
+def counterfactual(series: Sequence[Mapping[str, Any]], outcome: str) -> Picture:
+    """What happened, and what would have happened without the test, with the band of placebo units."""
+    rows = [
+        {
+            "time": point["time"],
+            "which": which,
+            outcome: point[which],
+            "low": point.get("low") if which == "expected" else None,
+            "high": point.get("high") if which == "expected" else None,
+        }
+        for point in series
+        for which in ("observed", "expected")
+    ]
+    banded = any(row["low"] is not None for row in rows)
+    began = next((point["time"] for point in series if point.get("test")), "")
+    return charts.picture(
+        charts.lines(
+            "time",
+            outcome,
+            x_title="Period",
+            y_title=f"{outcome} per treated unit",
+            series="which",
+            x_type="nominal",
+            zero=False,
+            names=("observed", "expected"),
+            low="low" if banded else None,
+            high="high" if banded else None,
+        ),
+        title="What happened, and what would have",
+        alt=f"Two lines: observed, and expected without treatment{', with the band in which untreated units stay' if banded else ''}. The test begins at {began}.",
+        rows=rows,
+        note=f"The test begins at {began}.{' Band: where sets of untreated units stay, at the level of the interval.' if banded else ''}",
+        key="series",
+    )
+
+
+def cumulative(series: Sequence[Mapping[str, Any]], outcome: str) -> Picture | None:
+    """The lift added up over the test; none where a method gives no series."""
+    rows = [
+        {"time": p["time"], "lift": p["cumulative"], "low": p.get("cumulative_low"), "high": p.get("cumulative_high")}
+        for p in series
+        if p.get("cumulative") is not None
+    ]
+    if not rows:
+        return None
+    banded = rows[0]["low"] is not None
+    return charts.picture(
+        charts.lines(
+            "time",
+            "lift",
+            x_title="Period",
+            y_title=f"{outcome} per treated unit, added up",
+            x_type="nominal",
+            low="low" if banded else None,
+            high="high" if banded else None,
+        ),
+        title=f"Added up over the test: {rows[-1]['lift']:+,.0f} per treated unit",
+        alt="Line of the lift added up over the test, with its band." if banded else "Line of the lift added up.",
+        rows=rows,
+        key="cumulative",
+    )
+
+
+def placebos(effects: Sequence[float], att: float) -> Picture:
+    """What sets of untreated units show, and where the test stands among them."""
+    edge = max([abs(v) for v in effects] + [abs(att)]) * 1.05 or 1.0
+    counts, edges = np.histogram(np.array(effects), bins=21, range=(-edge, edge))
+    rows = [
+        {"effect": float((a + b) / 2), "sets": int(n)} for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+    beyond = sum(abs(v) >= abs(att) for v in effects)
+    spec = {
+        "layer": [
+            {
+                "mark": {"type": "bar", "color": charts.PALETTE[5]},
+                "encoding": {
+                    "x": {"field": "effect", "type": "quantitative", "axis": charts.axis("Effect on sets to which nothing was done")},
+                    "y": {"field": "sets", "type": "quantitative", "axis": charts.axis("Sets of units")},
+                    "tooltip": [{"field": "effect"}, {"field": "sets"}],
+                },
+            },
+            charts.rule(att, "this test", vertical=True),
+        ]
+    }  # fmt: skip
+    return charts.picture(
+        spec,
+        title=f"{beyond} of {len(effects)} sets of untreated units show as much",
+        alt=f"Bars of effects on sets of units to which nothing was done, and a line where this test stands ({att:.3g}).",
+        rows=rows,
+        note="Each set's gap is scaled by its error before the test, so that sets compare.",
+        key="placebos",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -10,6 +12,7 @@ from django.db.models import F, Q
 from simple_history.models import HistoricalRecords
 
 from retailers.models import MONEY, Retailer, SKUCatalog
+from rmn.lib.errors import BadInput
 from rmn.lib.rows import Owned, TenantQuerySet
 from rmn.lib.runs import Run, RunQuerySet
 
@@ -225,7 +228,7 @@ class Experiment(Run):
     design = models.JSONField(default=dict, blank=True)
     analysis_spec = models.JSONField(default=dict, blank=True)
     result = models.JSONField(default=dict, blank=True)
-    panel = models.JSONField(default=dict, blank=True)  # where the data came from: query, digest, rows
+    panel = models.JSONField(default=dict, blank=True)  # where the data come from: stores, or a file with its digest
     registered_hash = models.CharField(max_length=64, blank=True)  # of spec and analysis plan; then they stand
     registered_at = models.DateTimeField(null=True, blank=True)
     start_date = models.DateField(null=True, blank=True)
@@ -238,6 +241,34 @@ class Experiment(Run):
 
     def __str__(self) -> str:
         return self.name
+
+    def registration(self) -> dict[str, Any]:
+        """What a pre-registration holds fast: the question, the design and how the data will be read."""
+        best = self.design.get("best") or self.design
+        return {
+            "experiment": str(self.pk),
+            "kind": self.kind,
+            "hypothesis": self.hypothesis,
+            "spec": self.spec,
+            "mde": best.get("mde"),
+            "analysis": self.analysis_spec,
+        }
+
+    def registration_hash(self) -> str:
+        text = json.dumps(self.registration(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Once registered, the plan stands.
+
+        Raises:
+            BadInput: something of the registration was changed.
+        """
+        if self.registered_hash and self.registration_hash() != self.registered_hash:
+            raise BadInput(
+                f"{self}: it was registered {self.registered_at:%Y-%m-%d}; its plan cannot be changed, only stopped"
+            )
+        super().save(*args, **kwargs)
 
 
 class RecommendationQuerySet(TenantQuerySet):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
+from campaigns import tasks
 from campaigns.domain import optimizer, planning
 from campaigns.domain import problem as problems
-from campaigns.models import BudgetPlan, Campaign, CurveFit, ResponseCurve
+from campaigns.domain.experiments import design
+from campaigns.domain.experiments.analysis import METHODS
+from campaigns.models import BudgetPlan, Campaign, CurveFit, Experiment, ResponseCurve
 from campaigns.tasks import days
-from retailers.models import Brand, Retailer
+from retailers import audit
+from retailers.models import AuditEntry, Brand, Retailer, roles
+from retailers.services import keep_file
 from rmn.lib.errors import BadInput
 
 # -- curves
@@ -184,3 +190,177 @@ def request_plan_as_wished(
 def what_if(plan: BudgetPlan, budgets: Sequence[float]) -> list[dict[str, Any]]:
     """The plan's problem under other budgets, at once: solving takes milliseconds."""
     return optimizer.what_if(problems.read(plan.problem), budgets)
+
+
+# -- experiments
+
+DECIDERS = {"analyst", "ops"}
+MOST_TABLE_BYTES = 20 * 2**20
+MOVES = {  # what a person may do with a test: from which states
+    "register": (Experiment.State.DESIGNED,),
+    "approve": (Experiment.State.DESIGNED,),
+    "start": (Experiment.State.APPROVED,),
+    "analyse": (Experiment.State.RUNNING,),
+    "stop": (Experiment.State.APPROVED, Experiment.State.RUNNING),
+}
+
+
+@transaction.atomic
+def request_experiment(
+    *,
+    brand: Brand,
+    name: str,
+    spec: Mapping[str, Any],
+    retailer: Retailer | None = None,
+    campaign: Campaign | None = None,
+    hypothesis: str = "",
+    analysis_spec: Mapping[str, Any] | None = None,
+    table: str = "",
+    by: Any = None,
+) -> Experiment:
+    """Wish for a test: it is designed on the retailer's own past, or on a table that is handed in.
+
+    Args:
+        spec: SPEC design of CONTRACTS section 4, without ``data``.
+        analysis_spec: how the data will be read; by the design's own method where absent.
+        table: a CSV as text: units, periods and outcome.
+
+    Raises:
+        BadInput: the kind is unknown, or a path stands in the specification.
+    """
+    kind = spec.get("kind")
+    if kind not in METHODS:
+        raise BadInput(f"spec.kind is {kind!r}: one of {', '.join(METHODS)}")
+    if "data" in spec or "data" in (analysis_spec or {}):
+        raise BadInput("data: hand the table in itself; a path is not followed")
+    if kind in tasks.DESIGNED_BY_NUMBERS:
+        design.design(spec)  # costs nothing, so that a mistake is told at once
+    row = Experiment.objects.create(
+        brand=brand,
+        retailer=retailer,
+        campaign=campaign,
+        name=name[:160],
+        kind=kind,
+        hypothesis=hypothesis,
+        spec=dict(spec),
+        analysis_spec=dict(analysis_spec or {}),
+        panel=_kept(brand, table) if table else {},
+        config={"work": "design"},
+        requested_by=by,
+    )
+    row.enqueue()
+    return row
+
+
+def text_of_table(file: Any) -> str:
+    """A table handed in on a page, as text.
+
+    Raises:
+        BadInput: too large, or not UTF-8.
+    """
+    if file.size > MOST_TABLE_BYTES:
+        raise BadInput(f"{file.name}: {file.size / 2**20:.0f} MB; at most {MOST_TABLE_BYTES // 2**20} MB are taken")
+    try:
+        return str(file.read().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file.name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def _kept(brand: Brand, table: str) -> dict[str, Any]:
+    path, digest = keep_file(brand, [table.encode()])
+    return {"file": path, "sha256": digest, "name": "table handed in"}
+
+
+def moves_of(row: Experiment, user: Any) -> list[str]:
+    """What this person may do with a test now, in the order of its life."""
+    held = roles(user, row.brand)
+    found = [move for move, states in MOVES.items() if row.state in states and row.is_finished]
+    if row.registered_hash or row.status != Experiment.Status.SUCCEEDED:
+        found = [move for move in found if move != "register"]
+    return [move for move in found if (move != "approve" or held & DECIDERS) and held]
+
+
+@transaction.atomic
+def move_experiment(
+    experiment: Experiment, move: str, by: Any, *, note: str = "", day: date | None = None, table: str = ""
+) -> Experiment:
+    """One step in a test's life; taking it twice changes nothing, and each is a line in the audit chain.
+
+    ``register`` fixes the plan under its hash; ``approve`` registers too where that is missing; ``start``
+    says from which day; ``analyse`` queues the reading; ``stop`` ends it without one.
+
+    Raises:
+        BadInput: the step does not fit the state, or this person may not take it.
+    """
+    if move not in MOVES:
+        raise BadInput(f"move {move!r}: one of {', '.join(MOVES)}")
+    row = Experiment.objects.select_for_update().get(pk=experiment.pk)
+    reached = {
+        "approve": Experiment.State.APPROVED,
+        "start": Experiment.State.RUNNING,
+        "stop": Experiment.State.STOPPED,
+    }
+    if reached.get(move) == row.state or (move == "register" and row.registered_hash):
+        return row
+    if row.state not in MOVES[move]:
+        raise BadInput(f"{row}: is {row.state}; {move} comes after {' or '.join(MOVES[move])}")
+    if not row.is_finished:
+        raise BadInput(f"{row}: is being worked on; wait until that has ended")
+    if move == "approve" and not roles(by, row.brand) & DECIDERS:
+        raise BadInput("only analysts and ops staff approve a test; ask one of them")
+    payload: dict[str, Any] = {"note": note[:500]}
+    if move in ("register", "approve") and not row.registered_hash:
+        _register(row, by)
+    if move == "approve":
+        row.state = Experiment.State.APPROVED
+    elif move == "start":
+        row.state = Experiment.State.RUNNING
+        row.start_date = day or row.start_date or timezone.localdate()
+        row.end_date = _last_day(row)
+        payload |= {"start": str(row.start_date), "end": str(row.end_date or "")}
+    elif move == "stop":
+        row.state = Experiment.State.STOPPED
+    elif move == "analyse":
+        if table:
+            row.panel = {**row.panel, **_kept(row.brand, table)}
+        _again(row, "analyse")
+    row.save()
+    if move != "register":
+        done = {"approve": "approved", "start": "started", "stop": "stopped", "analyse": "sent to analysis"}[move]
+        _told(row, by, f"experiment {done}", {**payload, "registered": row.registered_hash})
+    return row
+
+
+def _register(row: Experiment, by: Any) -> None:
+    row.registered_hash, row.registered_at = row.registration_hash(), timezone.now()
+    _told(row, by, "experiment registered", {"hash": row.registered_hash, "registration": row.registration()})
+
+
+def _told(row: Experiment, by: Any, action: str, payload: Mapping[str, Any]) -> None:
+    actor = getattr(by, "username", "") or "the operator"
+    audit.record(brand=row.brand, actor=actor, action=action, subject=row, payload=payload)
+
+
+def _last_day(row: Experiment) -> date | None:
+    """The last day of a test whose length in periods and period in days are known."""
+    duration, step = row.spec.get("duration"), row.panel.get("step_days")
+    if row.start_date is None or not duration or not step:
+        return row.end_date
+    return row.start_date + timedelta(days=int(duration) * int(step) - 1)
+
+
+def _again(row: Experiment, work: str) -> None:
+    """Queue the same row for its next piece of work."""
+    row.config = {**row.config, "work": work}
+    row.status, row.attempts, row.progress = Experiment.Status.QUEUED, 0, 0.0
+    row.step = row.error = row.error_id = ""
+    row.cancel_requested, row.queued_at, row.finished_at = False, timezone.now(), None
+    row.enqueue()
+
+
+def registration_line(row: Experiment) -> AuditEntry | None:
+    """The line of the audit chain that holds a test's registration."""
+    lines = AuditEntry.objects.filter(
+        brand=row.brand, subject_type=row._meta.label, subject_id=str(row.pk), action="experiment registered"
+    )
+    return next((line for line in lines if line.payload.get("hash") == row.registered_hash), None)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import date
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 from celery import shared_task
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, Min
 
 from campaigns import history
 from campaigns.domain import fitting, planning
-from campaigns.models import BudgetPlan, Campaign, CurveFit, Recommendation, ResponseCurve, Task
+from campaigns.domain.experiments import analysis as analyses
+from campaigns.domain.experiments import design as designs
+from campaigns.domain.experiments import panel as panels
+from campaigns.domain.experiments import words
+from campaigns.models import BudgetPlan, Campaign, CurveFit, Experiment, Recommendation, ResponseCurve, Task
+from retailers import audit
 from retailers.models import Brand, PerformanceMetric, Retailer
 from rmn.lib.errors import BadInput
 from rmn.lib.tasks import TenantTask
 
 WEEK = 7
+DESIGNED_FROM_DATA = ("geo", "switchback")
+DESIGNED_BY_NUMBERS = ("ab", "audience")  # what they need is in the specification
 
 # -- campaigns
 
@@ -214,6 +226,122 @@ def offer(run: BudgetPlan) -> Recommendation:
         },
     )
     return row
+
+
+# -- experiments
+
+
+@shared_task(base=TenantTask)
+def work_on_experiment(run_id: str) -> None:
+    """Design a test, or read one that ran: what its row asks for."""
+    run = Experiment.objects.select_related("brand", "retailer").get(pk=run_id)
+    if run.is_finished:
+        return
+    with run.tracked():
+        if run.config.get("work") == "analyse":
+            analyse_experiment(run)
+        else:
+            design_experiment(run)
+
+
+def design_experiment(run: Experiment) -> None:
+    """Design the test, and write down how its data will be read."""
+    if run.kind in DESIGNED_FROM_DATA or run.kind in DESIGNED_BY_NUMBERS:
+        run.report(0.05, "Reading the past")
+        frame = panel_of(run) if run.kind in DESIGNED_FROM_DATA else None
+        if frame is not None:
+            run.panel = {**run.panel, **_shape(frame, run.spec)}
+        found = designs.design(
+            run.spec, frame=frame, progress=lambda done, of, what: run.report(0.1 + 0.85 * done / of, f"Trying {what}")
+        )
+        run.design = found
+    run.analysis_spec = {**analysis_of(run), **run.analysis_spec}
+    run.state = Experiment.State.DESIGNED
+    run.save(update_fields=["design", "analysis_spec", "panel", "state"])
+
+
+def analysis_of(run: Experiment) -> dict[str, Any]:
+    """How the test will be read if nobody says otherwise: by the method its design was tried with."""
+    columns = {name: run.spec[name] for name in ("unit", "time", "outcome") if name in run.spec}
+    own = run.design.get("analysis")
+    if not own and run.kind == "geo" and run.design.get("best"):
+        own = {"method": "synthetic_control", "fixed_effects": True, "treated_units": run.design["best"]["units"]}
+    given = {name: run.spec[name] for name in ("alpha", "tails") if name in run.spec}
+    return {"kind": run.kind, **columns, **given, **(own or {})}
+
+
+def analyse_experiment(run: Experiment) -> None:
+    """Read the test as it was registered.
+
+    Raises:
+        BadInput: the plan is not the registered one, or the data do not hold the test.
+    """
+    if run.registration_hash() != run.registered_hash:
+        raise BadInput(f"{run}: its plan is not the one that was registered; nothing is read from it")
+    run.report(0.1, "Reading the data")
+    frame = panel_of(run)
+    spec = dict(run.analysis_spec)
+    if run.kind not in DESIGNED_BY_NUMBERS and run.start_date is not None:
+        spec.setdefault("start", str(run.start_date))
+        if run.end_date is not None:
+            spec.setdefault("end", str(run.end_date))
+    run.report(0.3, f"Comparing by {spec.get('method', 'auto')}")
+    found = analyses.analyze(spec, frame=frame)
+    run.result = {**found, "summary": words.summary(found)}
+    run.panel = {**run.panel, "analysed": _shape(frame, run.analysis_spec)}
+    run.state = Experiment.State.ANALYSED
+    run.save(update_fields=["result", "panel", "state"])
+    audit.record(
+        brand=run.brand,
+        actor="measurement",
+        action="experiment analysed",
+        subject=run,
+        payload={"registered": run.registered_hash, "verdict": found["verdict"], "p_value": found["p_value"]},
+    )
+
+
+def panel_of(run: Experiment) -> pl.DataFrame:
+    """The data a test names: a file that was handed in, else the retailer's own sales by store.
+
+    Raises:
+        BadInput: there are none.
+    """
+    if run.panel.get("file"):
+        path = Path(settings.MEDIA_ROOT) / run.panel["file"]
+        if not path.is_file():
+            raise BadInput(f"{run.panel.get('name', 'the file')}: it is no longer kept here; hand it in again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != run.panel["sha256"]:
+            raise BadInput(f"{run.panel.get('name', 'the file')}: it is not the file that was handed in")
+        return panels.table(path)
+    if run.retailer is None:
+        raise BadInput("data: hand in a table, or name the retailer whose stores are meant")
+    rows = history.store_panel(run.brand, run.retailer)
+    if not rows:
+        raise BadInput(f"{run.retailer} has no store sales loaded: load them, or hand in a table")
+    frame = pl.DataFrame(rows)
+    weeks = frame["time"].n_unique()
+    steady = frame.group_by("unit").agg(pl.len(), pl.col("outcome").min().alias("least"))
+    steady = steady.filter(pl.col("len") == weeks, pl.col("least") > 0)
+    return frame.join(steady.select("unit"), on="unit", how="semi")
+
+
+def _shape(frame: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """How large the data were, and the days from one period to the next."""
+    told: dict[str, Any] = {"rows": frame.height}
+    by_name = {name.casefold(): name for name in frame.columns}
+    unit, time = (by_name.get(str(spec.get(name, name)).casefold()) for name in ("unit", "time"))
+    if unit:
+        told["units"] = frame[unit].n_unique()
+    if time:
+        times = sorted({str(value) for value in frame[time].to_list()})
+        told |= {"periods": len(times), "first": times[0], "last": times[-1]}
+        try:
+            dates = [date.fromisoformat(text[:10]) for text in times]
+        except ValueError:
+            return told
+        if len(dates) > 1:
+            told["step_days"] = min((b - a).days for a, b in pairwise(dates))
+    return told
 
 
 def days(start: date | None, end: date | None) -> int:

@@ -9,4 +9,5 @@ urlpatterns = [
     path("budgets/<uuid:pk>", views.budget, name="budget-plan"),
     path("experiments/", views.experiments, name="experiments"),
     path("experiments/<uuid:pk>", views.experiment, name="experiment"),
+    path("experiments/<uuid:pk>/<slug:move>", views.move_experiment, name="move-experiment"),
 ]

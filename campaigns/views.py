@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 from uuid import UUID
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.http import Http404, JsonResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import NoReverseMatch, reverse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
-from campaigns import charts
+from campaigns import charts, services
+from campaigns.domain.experiments import words
 from campaigns.models import BudgetPlan, CurveFit, Experiment
 from rmn.lib import charts as drawing
 from rmn.lib import pages
+from rmn.lib.errors import BadInput
 from rmn.lib.http import StaffRequest
 
 
@@ -169,38 +174,85 @@ def _share(value: Any) -> str:
 def experiment(request: StaffRequest, pk: UUID) -> HttpResponseBase:
     """One test: its units, power, false alarms, and what it found."""
     row = get_object_or_404(Experiment.objects.visible_to(request.user).select_related("brand", "retailer"), pk=pk)
-    best = row.design.get("best") or {}
-    pictures = []
-    if best.get("power_at"):
-        points = [{"effect": float(k), "power": v} for k, v in best["power_at"].items()]
-        pictures.append(
-            drawing.picture(
-                drawing.lines("effect", "power", x_title="True lift, share", y_title="Found in past stretches, share"),
-                title=f"A lift of {_share(best['mde'])} is found in four of five"
-                if best.get("mde")
-                else "No lift of the grid is found in four of five",
-                alt="Line of power against the true lift.",
-                rows=sorted(points, key=lambda p: p["effect"]),
-                note=f"Played on {best.get('windows', 0)} past stretches; false alarms in {best['false_positive_rate']:.0%} at a nominal {row.design.get('alpha', 0):.0%}.",
-                key="power",
-            )
+    asked = request.GET.get("export", "")
+    if asked:
+        return _experiment_file(row, asked)
+    best, result = row.design.get("best") or {}, row.result
+    outcome = str(row.analysis_spec.get("outcome") or row.spec.get("outcome") or "outcome")
+    pictures = [charts.power(best, float(row.design.get("alpha", 0)))] if best.get("power_at") else []
+    found = []
+    if result.get("series"):
+        found += [charts.counterfactual(result["series"], outcome), charts.cumulative(result["series"], outcome)]
+    if (result.get("diagnostics") or {}).get("placebo_effects"):
+        found.append(charts.placebos(result["diagnostics"]["placebo_effects"], result["estimate"]["att"]))
+    pictures = [one for one in found if one is not None] + pictures
+    line = services.registration_line(row) if row.registered_hash else None
+    context = {
+        "experiment": row,
+        "best": best,
+        "pictures": pictures,
+        "moves": [{"name": move, "words": MOVES[move]} for move in services.moves_of(row, request.user)],
+        "line": line,
+        "headline": words.VERDICTS.get(result.get("verdict", "")),
+    }
+    return pages.show(request, "campaigns/experiment.html", context, pictures)
+
+
+MOVES = {
+    "register": "Register the plan",
+    "approve": "Approve",
+    "start": "Start",
+    "analyse": "Analyse",
+    "stop": "Stop without a result",
+}
+
+
+def _experiment_file(row: Experiment, form: str) -> HttpResponseBase:
+    """All of a test as JSON, or its series as CSV."""
+    if form == "json":
+        told = {
+            "name": row.name,
+            "state": row.state,
+            "brand": row.brand.slug,
+            "registration": row.registration(),
+            "registered_hash": row.registered_hash,
+            "registered_at": row.registered_at,
+            "start_date": row.start_date,
+            "end_date": row.end_date,
+            "design": row.design,
+            "result": row.result,
+        }
+        response: HttpResponseBase = JsonResponse(told)
+    elif form == "csv":
+        series = row.result.get("series") or []
+        heads = list(dict.fromkeys(name for point in series for name in point))
+        return pages.csv_response(
+            f"experiment-{row.pk}", heads, [[drawing.harmless(point.get(name)) for name in heads] for point in series]
         )
-    if row.result.get("series"):
-        pictures.append(
-            drawing.picture(
-                drawing.lines(
-                    "time", "value", x_title="Period", y_title="Outcome", series="which", x_type="nominal", zero=False
-                ),
-                title="What happened, and what would have",
-                alt="Two lines: observed, and expected without treatment.",
-                rows=[
-                    {"time": p["time"], "which": which, "value": p[which]}
-                    for p in row.result["series"]
-                    for which in ("observed", "expected")
-                ],
-                key="series",
-            )
-        )
-    return pages.show(
-        request, "campaigns/experiment.html", {"experiment": row, "best": best, "pictures": pictures}, pictures
-    )
+    else:
+        raise Http404
+    response["Content-Disposition"] = f'attachment; filename="experiment-{row.pk}.json"'
+    return response
+
+
+@require_POST
+@login_required
+def move_experiment(request: StaffRequest, pk: UUID, move: str) -> HttpResponseBase:
+    """Register, approve, start, analyse or stop a test."""
+    row = get_object_or_404(Experiment.objects.visible_to(request.user), pk=pk)
+    if move not in services.MOVES:
+        raise Http404
+    try:
+        day = date.fromisoformat(request.POST["day"]) if request.POST.get("day") else None
+    except ValueError:
+        messages.error(request, f"{request.POST['day'][:20]!r} is no date such as 2026-07-01")
+        return redirect("experiment", pk)
+    try:
+        handed = request.FILES.get("table")
+        table = services.text_of_table(handed) if handed is not None else ""
+        row = services.move_experiment(row, move, request.user, note=request.POST.get("note", ""), day=day, table=table)
+    except BadInput as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, "It is being analysed." if move == "analyse" else f"The test is {row.state}.")
+    return redirect("experiment", pk)

@@ -186,7 +186,7 @@ def _result(spec: Mapping[str, Any], method: str, found: Found) -> dict[str, Any
             verdict = "no_effect"
     if verdict == "not_enough_evidence":
         found.diagnostics["would_need"] = _needed(found, alpha)
-    return {
+    told = {
         "method": method,
         "estimate": {
             "att": found.att,
@@ -203,6 +203,16 @@ def _result(spec: Mapping[str, Any], method: str, found: Found) -> dict[str, Any
         "warnings": found.warnings,
         "series": found.series,
     }
+    return dict(_finite(told))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what is no number of JSON."""
+    if isinstance(value, float):
+        return _plain(value)
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: float) -> float | None:

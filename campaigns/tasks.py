@@ -21,7 +21,7 @@ from campaigns.domain import fitting, planning
 from campaigns.domain.experiments import analysis as analyses
 from campaigns.domain.experiments import design as designs
 from campaigns.domain.experiments import panel as panels
-from campaigns.domain.experiments import words
+from campaigns.domain.experiments import words, worth
 from campaigns.models import BudgetPlan, Campaign, CurveFit, Experiment, Recommendation, ResponseCurve, Task
 from retailers import audit
 from retailers.models import Brand, PerformanceMetric, Retailer
@@ -29,6 +29,7 @@ from rmn.lib.errors import BadInput
 from rmn.lib.tasks import TenantTask
 
 WEEK = 7
+TEST_DAYS = 28  # how long a test of an arm is taken to last when its worth is weighed
 DESIGNED_FROM_DATA = ("geo", "switchback")
 DESIGNED_BY_NUMBERS = ("ab", "audience")  # what they need is in the specification
 
@@ -193,12 +194,30 @@ def propose(run: BudgetPlan) -> None:
     run.report(0.1, f"Allocating {run.total_budget:,.0f} {run.currency} over {len(run.problem.get('arms', []))} arms")
     found = planning.solve(run.problem)
     split = found["even_split"]
+    if found["status"] != "infeasible":
+        run.report(0.6, "Asking which test would move the plan most")
+        found["next_tests"] = next_tests(run, found)
     run.plan = found
     run.even_split = split["objective"] if split else None
     run.state = BudgetPlan.State.PROPOSED if found["status"] != "infeasible" else BudgetPlan.State.DRAFT
     run.save(update_fields=["plan", "even_split", "state"])
     if run.state == BudgetPlan.State.PROPOSED:
         offer(run)
+
+
+def next_tests(run: BudgetPlan, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Which arm's test would add most to this plan for its cost, from the draws of the brand's current curves."""
+    own = {arm["id"]: arm["curve"] for arm in run.problem["arms"]}
+    drawn = {}
+    for row in ResponseCurve.objects.current().filter(brand=run.brand, arm__in=list(own)):
+        curve = own[row.arm]
+        if row.draws and row.scale > 0 and row.half > 0 and row.kind == curve["kind"] == "michaelis_menten":
+            # the plan's period is longer than the curve's: scale and half grow with it
+            grow = [curve["scale"] / row.scale, curve["half"] / row.half]
+            drawn[row.arm] = [[a * grow[0], b * grow[1]] for a, b in row.draws]
+    length = days(run.period_start, run.period_end)
+    spend = {row["id"]: float(row["spend"]) for row in plan["allocations"]}
+    return worth.rank(run.problem, spend, drawn, part=min(TEST_DAYS / length, 1.0))
 
 
 def offer(run: BudgetPlan) -> Recommendation:

@@ -162,7 +162,26 @@ def experiments(request: StaffRequest) -> HttpResponseBase:
         filters=[pages.Filter("state", "State", Experiment.State.choices)],
         empty="No experiment yet. Design one: python manage.py design_experiment, or plan a goal such as “prove a network”.",
     )
-    return table.answer() or render(request, "campaigns/list.html", {"table": table, "title": "Experiments"})
+    context = {"table": table, "title": "Experiments", "worth": _worth_testing(request)}
+    return table.answer() or render(request, "campaigns/experiments.html", context)
+
+
+def _worth_testing(request: StaffRequest) -> list[dict[str, Any]]:
+    """The tests that would move the newest plan of each brand most for their cost."""
+    plans: dict[int, BudgetPlan] = {}
+    states = (BudgetPlan.State.PROPOSED, BudgetPlan.State.APPROVED)
+    rows = BudgetPlan.objects.visible_to(request.user).filter(state__in=states).select_related("brand")
+    for plan in rows.order_by("-created_at")[:50]:
+        plans.setdefault(plan.brand_id, plan)
+    found = []
+    for plan in plans.values():
+        tests = [one for one in plan.plan.get("next_tests") or [] if one["worth"] > 0]
+        if tests:
+            fit = CurveFit.objects.filter(brand=plan.brand, status=CurveFit.Status.SUCCEEDED).first()
+            names = fit.result.get("names", {}) if fit else {}
+            shown = [{**one, "name": names.get(one["arm"], one["arm"])} for one in tests[:5]]
+            found.append({"plan": plan, "tests": shown})
+    return found
 
 
 def _share(value: Any) -> str:
@@ -198,6 +217,9 @@ def experiment(request: StaffRequest, pk: UUID) -> HttpResponseBase:
     return pages.show(request, "campaigns/experiment.html", context, pictures)
 
 
+SERIES = (
+    "time", "test", "observed", "expected", "low", "high", "effect", "cumulative", "cumulative_low", "cumulative_high",
+)  # fmt: skip
 MOVES = {
     "register": "Register the plan",
     "approve": "Approve",
@@ -225,7 +247,7 @@ def _experiment_file(row: Experiment, form: str) -> HttpResponseBase:
         response: HttpResponseBase = JsonResponse(told)
     elif form == "csv":
         series = row.result.get("series") or []
-        heads = list(dict.fromkeys(name for point in series for name in point))
+        heads = [name for name in SERIES if any(name in point for point in series)]
         return pages.csv_response(
             f"experiment-{row.pk}", heads, [[drawing.harmless(point.get(name)) for name in heads] for point in series]
         )

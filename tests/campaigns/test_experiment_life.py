@@ -209,7 +209,7 @@ def test_the_page_shows_the_result_its_pictures_and_exports_it(people: People) -
     assert told["result"]["verdict"] == "effect"
     assert told["registered_hash"] == row.registered_hash
     lines = b"".join(client.get(f"/experiments/{row.pk}?export=csv").streaming_content).decode().splitlines()  # type: ignore[attr-defined]
-    assert lines[0].startswith("time,observed,expected")
+    assert lines[0].startswith("time,test,observed,expected,low,high")
     assert len(lines) == 41
 
 

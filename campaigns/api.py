@@ -296,7 +296,7 @@ class Experiments(ReadOnlyRows):
         asked = ExperimentMove(data=request.data)
         asked.is_valid(raise_exception=True)
         row = services.move_experiment(self.get_object(), move, request.user, **asked.validated_data)
-        return self.accepted(row) if move == "analyse" else Response(self.get_serializer(row).data)
+        return self.accepted(row) if move in ("look", "analyse") else Response(self.get_serializer(row).data)
 
     @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
     @action(detail=True, methods=["post"])
@@ -315,6 +315,12 @@ class Experiments(ReadOnlyRows):
     def start(self, request: Request, **_: Any) -> Response:
         """It runs from this day."""
         return self._move(request, "start")
+
+    @extend_schema(request=ExperimentMove, responses={202: OpenApiTypes.OBJECT})
+    @action(detail=True, methods=["post"])
+    def look(self, request: Request, **_: Any) -> Response:
+        """Read it while it runs, by the looks that were registered."""
+        return self._move(request, "look")
 
     @extend_schema(request=ExperimentMove, responses={202: OpenApiTypes.OBJECT})
     @action(detail=True, methods=["post"])

@@ -200,6 +200,7 @@ MOVES = {  # what a person may do with a test: from which states
     "register": (Experiment.State.DESIGNED,),
     "approve": (Experiment.State.DESIGNED,),
     "start": (Experiment.State.APPROVED,),
+    "look": (Experiment.State.RUNNING,),
     "analyse": (Experiment.State.RUNNING,),
     "stop": (Experiment.State.APPROVED, Experiment.State.RUNNING),
 }
@@ -275,6 +276,8 @@ def moves_of(row: Experiment, user: Any) -> list[str]:
     """What this person may do with a test now, in the order of its life."""
     held = roles(user, row.brand)
     found = [move for move, states in MOVES.items() if row.state in states and row.is_finished]
+    if not row.analysis_spec.get("monitor"):
+        found = [move for move in found if move != "look"]
     if row.registered_hash or row.status != Experiment.Status.SUCCEEDED:
         found = [move for move in found if move != "register"]
     return [move for move in found if (move != "approve" or held & DECIDERS) and held]
@@ -287,7 +290,8 @@ def move_experiment(
     """One step in a test's life; taking it twice changes nothing, and each is a line in the audit chain.
 
     ``register`` fixes the plan under its hash; ``approve`` registers too where that is missing; ``start``
-    says from which day; ``analyse`` queues the reading; ``stop`` ends it without one.
+    says from which day; ``look`` reads it while it runs, by the rule that was registered; ``analyse`` queues
+    the reading that ends it; ``stop`` ends it without one.
 
     Raises:
         BadInput: the step does not fit the state, or this person may not take it.
@@ -320,13 +324,15 @@ def move_experiment(
         payload |= {"start": str(row.start_date), "end": str(row.end_date or "")}
     elif move == "stop":
         row.state = Experiment.State.STOPPED
-    elif move == "analyse":
+    elif move in ("look", "analyse"):
+        if move == "look" and not row.analysis_spec.get("monitor"):
+            raise BadInput(f"{row}: no looks were registered; looking now would make its p-value worthless")
         if table:
             row.panel = {**row.panel, **_kept(row.brand, table)}
-        _again(row, "analyse")
+        _again(row, move)
     row.save()
     if move != "register":
-        done = {"approve": "approved", "start": "started", "stop": "stopped", "analyse": "sent to analysis"}[move]
+        done = {"approve": "approved", "start": "started", "stop": "stopped"}.get(move, "sent to analysis")
         _told(row, by, f"experiment {done}", {**payload, "registered": row.registered_hash})
     return row
 

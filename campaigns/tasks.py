@@ -257,8 +257,9 @@ def work_on_experiment(run_id: str) -> None:
     if run.is_finished:
         return
     with run.tracked():
-        if run.config.get("work") == "analyse":
-            analyse_experiment(run)
+        work = run.config.get("work")
+        if work in ("analyse", "look"):
+            analyse_experiment(run, final=work == "analyse")
         else:
             design_experiment(run)
 
@@ -275,6 +276,10 @@ def design_experiment(run: Experiment) -> None:
         )
         run.design = found
     run.analysis_spec = {**analysis_of(run), **run.analysis_spec}
+    watched = run.analysis_spec.get("monitor")
+    if isinstance(watched, dict) and run.kind == "geo":
+        watched.setdefault("duration", run.spec.get("duration"))
+        analyses.looks_of(watched, float(run.analysis_spec.get("alpha", 0.1)))  # a rule that makes no sense is told now
     run.state = Experiment.State.DESIGNED
     run.save(update_fields=["design", "analysis_spec", "panel", "state"])
 
@@ -289,8 +294,8 @@ def analysis_of(run: Experiment) -> dict[str, Any]:
     return {"kind": run.kind, **columns, **given, **(own or {})}
 
 
-def analyse_experiment(run: Experiment) -> None:
-    """Read the test as it was registered.
+def analyse_experiment(run: Experiment, *, final: bool = True) -> None:
+    """Read the test as it was registered; ``final`` ends it, else it was a look while it runs.
 
     Raises:
         BadInput: the plan is not the registered one, or the data do not hold the test.
@@ -308,14 +313,17 @@ def analyse_experiment(run: Experiment) -> None:
     found = analyses.analyze(spec, frame=frame)
     run.result = {**found, "summary": words.summary(found)}
     run.panel = {**run.panel, "analysed": _shape(frame, run.analysis_spec)}
-    run.state = Experiment.State.ANALYSED
+    if final:
+        run.state = Experiment.State.ANALYSED
     run.save(update_fields=["result", "panel", "state"])
+    told = {"registered": run.registered_hash, "verdict": found["verdict"], "p_value": found["p_value"]}
+    watched = found["diagnostics"].get("monitoring")
     audit.record(
         brand=run.brand,
         actor="measurement",
-        action="experiment analysed",
+        action="experiment analysed" if final else "experiment looked at",
         subject=run,
-        payload={"registered": run.registered_hash, "verdict": found["verdict"], "p_value": found["p_value"]},
+        payload={**told, "decision": watched["decision"]} if watched else told,
     )
 
 

@@ -213,6 +213,7 @@ def experiment(request: StaffRequest, pk: UUID) -> HttpResponseBase:
         "moves": [{"name": move, "words": MOVES[move]} for move in services.moves_of(row, request.user)],
         "line": line,
         "headline": words.VERDICTS.get(result.get("verdict", "")),
+        "watched": (result.get("diagnostics") or {}).get("monitoring"),
     }
     return pages.show(request, "campaigns/experiment.html", context, pictures)
 
@@ -224,6 +225,7 @@ MOVES = {
     "register": "Register the plan",
     "approve": "Approve",
     "start": "Start",
+    "look": "Look while it runs",
     "analyse": "Analyse",
     "stop": "Stop without a result",
 }
@@ -276,5 +278,6 @@ def move_experiment(request: StaffRequest, pk: UUID, move: str) -> HttpResponseB
     except BadInput as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, "It is being analysed." if move == "analyse" else f"The test is {row.state}.")
+        reading = move in ("look", "analyse")
+        messages.success(request, "It is being analysed." if reading else f"The test is {row.state}.")
     return redirect("experiment", pk)

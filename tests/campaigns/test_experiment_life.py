@@ -189,6 +189,30 @@ def test_numbers_of_people_need_no_table_and_a_mistake_is_told_at_once(people: P
         services.request_experiment(brand=people.brand, name="x", spec={**SPEC, "data": "/etc/passwd"})
 
 
+def test_looks_follow_the_registered_rule_and_leave_the_test_running(people: People) -> None:
+    row = designed(people, analysis_spec={"monitor": {"looks": 2}})
+    assert row.analysis_spec["monitor"]["duration"] == 4
+    services.move_experiment(row, "approve", people.colleague)
+    row = services.move_experiment(row, "start", people.owner, day=MONDAY + dt.timedelta(weeks=36))
+    assert "look" in services.moves_of(row, people.owner)
+    given = table(38, tuple(row.analysis_spec["treated_units"]), 0.3)
+    row = worked(services.move_experiment(row, "look", people.owner, table=given))
+    assert (row.status, row.state) == ("succeeded", "running"), row.error
+    told = row.result["diagnostics"]["monitoring"]
+    assert (told["of"], len(told["looks"])) == (2, 1)
+    assert "1 of 2" in people.web(people.owner).get(f"/experiments/{row.pk}").content.decode()
+    assert AuditEntry.objects.filter(action="experiment looked at", subject_id=str(row.pk)).count() == 1
+    row = worked(services.move_experiment(row, "analyse", people.owner))
+    assert row.state == "analysed"
+
+
+def test_a_test_without_registered_looks_is_not_looked_at(people: People) -> None:
+    row = running(people)
+    assert "look" not in services.moves_of(row, people.owner)
+    with pytest.raises(BadInput, match="no looks were registered"):
+        services.move_experiment(row, "look", people.owner)
+
+
 # -- doors
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campaigns.domain.experiments import synthetic
-from campaigns.domain.experiments.analysis import analyze, fieller
+from campaigns.domain.experiments.analysis import analyze, fieller, looks_of
 from campaigns.domain.experiments.design import design
 from rmn.lib.errors import BadInput
 
@@ -375,6 +375,69 @@ def test_one_series_is_read_in_the_order_of_its_dates() -> None:
     assert analyze(spec, frame=frame.reverse())["estimate"] == analyze(spec, frame=frame)["estimate"]
     with pytest.raises(BadInput, match="2026-01-04 stands twice"):
         analyze(spec, frame=pl.concat([frame, frame[3:4]]))
+
+
+# -- looks while it runs
+
+
+def test_looks_share_the_level_and_the_last_one_ends_the_test() -> None:
+    looks = looks_of({"looks": 4, "duration": 10}, 0.1)
+    assert [end for end, _ in looks] == [3, 5, 8, 10]
+    assert sum(level for _, level in looks) == pytest.approx(0.1)
+    with pytest.raises(BadInput, match="no more looks than periods"):
+        looks_of({"looks": 5, "duration": 3}, 0.1)
+
+
+def test_a_watched_test_stops_at_the_first_look_that_finds_an_effect() -> None:
+    spec = GEO | {"monitor": {"looks": 3, "duration": 10}}
+    frame = panel(units=20, effect=0.2)
+    found = analyze(spec, frame=frame)
+    told = found["diagnostics"]["monitoring"]
+    assert told["decision"] == "stop: an effect is found"
+    assert len(told["looks"]) == 1
+    assert found["interval_level"] == pytest.approx(1 - told["looks"][0]["level"])
+    assert (found["verdict"], found["interval"][0] > 0) == ("effect", True)
+    early = frame.filter(pl.col("time").cast(pl.Int64) < 52)
+    with pytest.raises(BadInput, match="the first look comes after 4"):
+        analyze(spec, frame=early)
+    quiet = analyze(spec, frame=panel(units=20, seed=2).filter(pl.col("time").cast(pl.Int64) < 58))
+    assert quiet["diagnostics"]["monitoring"]["decision"] == "go on"
+
+
+def test_however_often_one_looks_false_alarms_stay_below_the_level() -> None:
+    watched = {"looks": 3, "duration": 6}
+    runs = [
+        analyze(GEO | {"method": "did", "start": "34", "monitor": watched}, frame=panel(16, 40, seed))
+        for seed in range(120)
+    ]
+    assert sum(run["verdict"] == "effect" for run in runs) <= 18  # nominal 12 at most
+    rng = np.random.default_rng(8)
+    alarms = 0
+    for _ in range(60):
+        y, t = rng.normal(5, 1, 1200), np.arange(1200) % 2
+        looks = [
+            analyze(
+                {"kind": "ab", "monitor": {"effect": 0.2}}, frame=pl.DataFrame({"outcome": y[:n], "treatment": t[:n]})
+            )
+            for n in range(60, 1201, 60)
+        ]
+        alarms += any(look["p_value"] < 0.1 for look in looks)
+    assert alarms <= 9  # nominal 6 at most, over 20 looks each
+
+
+def test_a_watched_test_of_people_finds_what_it_hoped_for_and_agrees_with_its_interval() -> None:
+    rng = np.random.default_rng(9)
+    for effect in (0.0, 0.1, 0.15, 0.2, 0.4):
+        t = np.arange(2000) % 2
+        frame = pl.DataFrame({"outcome": rng.normal(5, 1, 2000) + effect * t, "treatment": t})
+        found = analyze({"kind": "ab", "monitor": {"effect": 0.2}}, frame=frame)
+        low, high = found["interval"]
+        assert (found["p_value"] < 0.1) == (not low <= 0 <= high)
+    assert found["verdict"] == "effect"
+    with pytest.raises(BadInput, match="cannot be looked at"):
+        analyze({"kind": "ab", "method": "ols", "monitor": {"effect": 0.2}}, frame=frame)
+    with pytest.raises(BadInput, match="effect is missing"):
+        analyze({"kind": "ab", "monitor": {"looks": 2}}, frame=frame)
 
 
 # -- published answers

@@ -84,6 +84,8 @@ def analyze(
             ~pl.col(unit).cast(pl.String).str.to_lowercase().is_in([str(u).lower() for u in spec["exclude"]])
         )
     _fields(spec, kind, method)
+    if spec.get("monitor") is not None and kind == "geo":
+        return _watched(spec, kind, method, given, where)
     if spec.get("cells") is not None:
         return _cells(spec, kind, method, given, where)
     return _read(spec, kind, method, given, where)
@@ -114,6 +116,13 @@ def _fields(spec: Mapping[str, Any], kind: str, method: str) -> None:
     """
     if spec.get("predictors") and method != "synthetic_control":
         raise BadInput(f"predictors: only synthetic_control matches on them, not {method}")
+    if spec.get("monitor") is not None:
+        if not isinstance(spec["monitor"], Mapping):
+            raise BadInput('monitor: an object was expected, such as {"looks": 4, "duration": 8}')
+        if kind != "geo" and method not in ("ttest", "cuped"):
+            raise BadInput(f"monitor: {method} of {kind} cannot be looked at while it runs")
+        if spec.get("cells") is not None:
+            raise BadInput("monitor and cells: one of them at a time")
     if spec.get("cells") is not None and kind != "geo":
         raise BadInput(f"cells: only geo has them, not {kind}")
     cost = spec.get("cost")
@@ -126,6 +135,47 @@ def _fields(spec: Mapping[str, Any], kind: str, method: str) -> None:
     a_column = kind == "geo" or method in ("ttest", "naive", "cuped") or (kind == "did" and not spec.get("post"))
     if isinstance(cost, str) and not a_column:
         raise BadInput(f"cost: {method} of {kind} takes an amount, not a column")
+
+
+def looks_of(monitor: Mapping[str, Any], alpha: float) -> list[tuple[int, float]]:
+    """When a running geo test is looked at, and the level of each look; the levels add up to ``alpha``.
+
+    Looks are evenly spaced and spend alpha in proportion to (j / K)^2, so that late looks, which know
+    more, have more of it. The sum bounds the chance of any false alarm, however the looks are correlated.
+    """
+    count = int(number(monitor, "looks", 4, 1, 20))
+    duration = int(number(monitor, "duration", None, 1, 10_000))
+    if count > duration:
+        raise BadInput(f"monitor.looks is {count}: a test of {duration} periods has no more looks than periods")
+    ends = [math.ceil(duration * (j + 1) / count) for j in range(count)]
+    return [(end, alpha * (2 * j + 1) / count**2) for j, end in enumerate(ends)]
+
+
+def _watched(spec: Mapping[str, Any], kind: str, method: str, frame: pl.DataFrame, where: str) -> dict[str, Any]:
+    """A test that is looked at while it runs, by the rule set beforehand: it stops at the first look that finds an effect."""
+    cut = _cut(spec, frame, where, fill=0.0 if method in ("gbr", "tbr") else None)
+    looks = looks_of(spec["monitor"], number(spec, "alpha", 0.1, 1e-4, 0.5))
+    reached = [(place, end, level) for place, (end, level) in enumerate(looks, 1) if end <= cut.length]
+    if not reached:
+        raise BadInput(f"{where}: {cut.length} periods of the test so far; the first look comes after {looks[0][0]}")
+    plain = {name: value for name, value in spec.items() if name != "monitor"}
+    told: list[dict[str, Any]] = []
+    result: dict[str, Any] = {}
+    for place, end, level in reached:
+        last = cut.panel.times[cut.test.start + end - 1]
+        level = max(level, 1e-4)
+        result = _read({**plain, "end": last, "alpha": level}, kind, method, frame, where)
+        crossed = result["p_value"] < level
+        one = {"look": place, "time": last, "periods": end, "level": level, "p_value": result["p_value"]}
+        told.append({**one, "interval": result["interval"], "found": crossed})
+        if crossed:
+            break
+    if told[-1]["found"]:
+        decision = "stop: an effect is found"
+    else:
+        decision = "the test has ended" if told[-1]["look"] == len(looks) else "go on"
+    result["diagnostics"]["monitoring"] = {"looks": told, "of": len(looks), "decision": decision}
+    return result
 
 
 def _cells(spec: Mapping[str, Any], kind: str, method: str, frame: pl.DataFrame, where: str) -> dict[str, Any]:
@@ -301,12 +351,33 @@ def _welch(a: Array, b: Array, spec: Mapping[str, Any]) -> Found:
     error = math.sqrt(va + vb)
     freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)) if error else len(a) + len(b) - 2
     att = float(a.mean() - b.mean())
-    interval, p = _t_test(att, error, freedom, spec)
+    interval, p = _always_valid(att, error, spec) if spec.get("monitor") else _t_test(att, error, freedom, spec)
     found = Found(
         att, interval, p, len(a), float(b.mean()), {"n_treatment": len(a), "n_control": len(b), "std_error": error}
     )
     _sample_ratio(found, len(a), len(b), spec)
     return found
+
+
+def _always_valid(estimate: float, error: float, spec: Mapping[str, Any]) -> tuple[tuple[float, float], float]:
+    """Interval and p-value that hold at every look, however often and whenever one stops (mixture SPRT, Johari 2017).
+
+    ``monitor.effect``, set beforehand, is the effect for which the test is quickest.
+    """
+    alpha = number(spec, "alpha", 0.1, 1e-4, 0.5)
+    if _tails(spec) == 1:
+        raise BadInput("tails is 1: a test that is watched has two sides")
+    hoped = number(spec["monitor"], "effect", None, 1e-300, 1e300) ** 2
+    if error <= 0:
+        return (estimate, estimate), 0.0 if estimate else 1.0
+    known = error**2
+    wide = 2 * known * (known + hoped) / hoped
+    grown = 0.5 * math.log((known + hoped) / known)
+    half = math.sqrt(wide * (grown - math.log(alpha)))
+    p = 1.0 if estimate**2 / wide <= grown else math.exp(grown - estimate**2 / wide)
+    if (p < alpha) != (abs(estimate) > half):  # the last digit
+        p = alpha if abs(estimate) <= half else math.nextafter(alpha, 0.0)
+    return (estimate - half, estimate + half), p
 
 
 def _sample_ratio(found: Found, treated: int, control: int, spec: Mapping[str, Any]) -> None:
@@ -591,7 +662,9 @@ def _gap_method(
     every = np.ones(len(mine), bool)
     warnings: list[str] = []
     error = placebo.error_before(series, before)
-    placebos = placebo.gaps(lambda y, rest: gap(y, rest, cut.pre)[0], others, len(cut.treated), before, seed)
+    placebos = placebo.gaps(
+        lambda y, rest: gap(y, rest, cut.pre)[0], others, len(cut.treated), before, seed, placebo.wanted(alpha)
+    )
     in_space = 1 / (len(placebos) + 1) < alpha
 
     def p_of(effect: float, *, of_sum: bool = False) -> float:
@@ -1027,7 +1100,8 @@ def _gbr(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:
     att, error = beta / scale, error / scale
     ratios = []
     control = np.array(cut.control)
-    for chosen in placebo.sets(len(control), min(len(cut.treated), len(control) // 2), seed_of(spec)):
+    size = min(len(cut.treated), len(control) // 2)
+    for chosen in placebo.sets(len(control), size, seed_of(spec), placebo.wanted(alpha)):
         if len(control) < 4:
             break
         t = np.zeros(len(control))

@@ -33,23 +33,31 @@ def sets(controls: int, size: int, seed: int, most: int = SETS) -> list[tuple[in
     return list(found)
 
 
+def wanted(alpha: float) -> int:
+    """Sets for a test at this level: more than usual where it is small, so that something can be rejected."""
+    return max(SETS, math.ceil(3 / alpha))
+
+
 def error_before(gap_T: Array, before: int) -> float:
     """Root mean square of a gap before the test, never quite zero."""
     floor = 1e-9 * max(float(np.abs(gap_T).max(initial=0.0)), 1e-300)
     return max(float(np.sqrt((gap_T[:before] ** 2).mean())), floor)
 
 
-def gaps(gap: Callable[[Array, Array], Array], others_CT: Array, treated: int, before: int, seed: int) -> Array:
+def gaps(
+    gap: Callable[[Array, Array], Array], others_CT: Array, treated: int, before: int, seed: int, most: int = SETS
+) -> Array:
     """Set by period: each placebo's gap over its own error before the test.
 
     Args:
         gap: (a set's mean, its controls) to the gap in every period.
         others_CT: the untreated, by period; what a gap needs besides (predictors) may follow the periods.
         treated: how many units the true test treats.
+        most: how many sets play at most.
     """
     size = min(treated, len(others_CT) // 2)
     told = []
-    for chosen in sets(len(others_CT), size, seed):
+    for chosen in sets(len(others_CT), size, seed, most):
         found = gap(others_CT[list(chosen)].mean(axis=0), np.delete(others_CT, chosen, axis=0))
         told.append(found / error_before(found, before))
     return np.array(told) if told else np.empty((0, others_CT.shape[1]))

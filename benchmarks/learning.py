@@ -37,6 +37,7 @@ from training.lora.train import train
 BASE = Path(__file__).resolve().parent.parent / "var" / "models" / "base"
 NETWORKS = ("instacart", "walmart")
 NOISE = 0.25
+ALONE = True  # minutes, not seconds: runs only where it is named
 
 
 def items() -> tuple[list[briefs.Item], list[briefs.Item]]:
@@ -84,7 +85,7 @@ def trained(folder: Path, name: str, rows: list[dict[str, Any]], **more: Any) ->
 def judged(client: Any, asked: list[briefs.Item], adapter: Path | None, worked: Any = ()) -> list[dict[str, Any]]:
     name = None
     if adapter is not None:
-        name = f"{adapter.parent.parent.name}-{adapter.name}"
+        name = adapter.name
         client.load(name, str(adapter))
 
     def one(item: briefs.Item) -> dict[str, Any]:

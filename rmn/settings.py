@@ -6,7 +6,9 @@ the start with the name of the variable. Any secret may come from a file: NAME_F
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,9 @@ if env.str("DATABASE_ADMIN_URL", "") and "migrate" in sys.argv:
     DATABASES["default"] = database("DATABASE_ADMIN_URL", "")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 if TESTING:
+    if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        # a file: threads of a live server that share one in memory find its tables locked
+        DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"rmn-test-{os.getppid()}.sqlite3")}
     # Our own migrations run in the tests; the eighty of others would take a quarter of a minute each time.
     MIGRATION_MODULES = dict.fromkeys(
         [

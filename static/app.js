@@ -48,9 +48,9 @@ document.addEventListener("click", (event) => {
 });
 
 // -- focus after a swap: htmx keeps it where the same id returns; else it goes to what asks for it
-document.addEventListener("htmx:afterSettle", (event) => {
+document.addEventListener("htmx:afterSettle", () => {
   const lost = document.activeElement === document.body || !document.activeElement;
-  const wanted = lost && event.target.parentElement?.querySelector("[data-focus]");
+  const wanted = lost && document.querySelector("main [data-focus]");
   if (wanted) wanted.focus({ preventScroll: true });
 });
 

@@ -46,12 +46,16 @@ async function draw(figure) {
   if (!source || !target) return;
   library ??= load();
   const { embed, expr } = await library;
-  const spec = JSON.parse(source.textContent);
+  const spec = JSON.parse(source.textContent), label = spec.description;
   drawn.get(figure)?.finalize();
   const result = await embed(target, spec, {
-    ast: true, expr, actions: false, renderer: "svg", config: config(), mode: "vega-lite",
+    ast: true, expr, actions: false, renderer: "svg", logLevel: 1, config: config(), mode: "vega-lite",
     loader: { http: { credentials: "same-origin" } }, tooltip: { theme: "custom", disableDefaultStyle: false },
   });
+  // one picture with its words: the library names each of its marks, which readers would hear one by one
+  target.setAttribute("role", "img");
+  target.setAttribute("aria-label", label);
+  target.querySelector("svg")?.setAttribute("aria-hidden", "true");
   drawn.set(figure, result);
   figure.dataset.drawn = "yes";
 }

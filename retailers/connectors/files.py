@@ -464,8 +464,19 @@ def _widths(buffer: bytes, sign: int, mark: int, number: int) -> tuple[int, int,
 # -- Parquet
 
 
-def _open_parquet(path: Path, label: str) -> Feed:
+PARQUET_PIECE = 1_000_000  # rows decoded at a time: some writers put a whole file into one row group
+
+
+def _in_pieces(path: Path) -> pl.LazyFrame:
     frame = pl.scan_parquet(path, glob=False)
+    rows = frame.select(pl.len()).collect().item()
+    if rows <= PARQUET_PIECE:
+        return frame
+    return pl.concat([frame.slice(first, PARQUET_PIECE) for first in range(0, rows, PARQUET_PIECE)])
+
+
+def _open_parquet(path: Path, label: str) -> Feed:
+    frame = _in_pieces(path)
     schema = frame.collect_schema()
     for _ in range(6):
         structs = [name for name, kind in schema.items() if isinstance(kind, pl.Struct)]

@@ -881,14 +881,16 @@ def _settle_duplicates(work: Path, mapping: MappingFile, feed: Feed) -> int:
     Returns how many rows went up in others (sum, merge).
     """
     metrics = pl.scan_parquet(work / "metrics.parquet")
-    hashes = metrics.select(pl.col("row_key").hash()).collect(engine="streaming").to_series()
-    repeated = hashes.is_duplicated()
+    # sorted in place: a table of all keys would take ten times the memory
+    hashes = metrics.select(pl.col("row_key").hash()).collect(engine="streaming").to_series().to_numpy(writable=True)
+    hashes.sort()
+    collided = pl.Series(hashes[1:][hashes[1:] == hashes[:-1]]).unique()
+    del hashes
     policy = mapping.on_duplicate
-    if not repeated.any():
+    if collided.is_empty():
         if policy in ("sum", "merge"):
             _replace(work / "metrics.parquet", metrics.drop("__twin__"))
         return 0
-    collided = hashes.filter(repeated).unique()
     keys = (
         metrics.select("row_key")
         .filter(pl.col("row_key").hash().is_in(collided.implode()))

@@ -9,9 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from retailers.connectors import files
 from retailers.connectors.files import open_feed
 from retailers.domain import harmonizer, rmis
 from retailers.domain import mapping as mappings
+from retailers.domain.feed import ROW
 
 DATA = Path(os.environ.get("RMN_SHARED_DATA", "/nonexistent")) / "feeds"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="RMN_SHARED_DATA is not set")
@@ -221,3 +223,13 @@ def test_csv_quoting_does_not_change_a_row(tmp_path):
         harmonize(tmp_path / f"{name}.csv", MAPPING, tmp_path / name)
     assert rows(tmp_path / "a")[0]["campaign_id"] == body[1]
     assert rows(tmp_path / "a")[0]["row_key"] == rows(tmp_path / "b")[0]["row_key"]
+
+
+def test_a_parquet_file_in_one_block_is_read_in_pieces_and_keeps_its_rows(tmp_path, monkeypatch):
+    path = tmp_path / "block.parquet"
+    pl.DataFrame({"n": [str(n) for n in range(25)]}).write_parquet(path, row_group_size=25)
+    monkeypatch.setattr(files, "PARQUET_PIECE", 10)
+    with open_feed(path) as feed:
+        found = feed.frame.collect()
+    assert found["n"].to_list() == [str(n) for n in range(25)]
+    assert found[ROW].to_list() == list(range(1, 26))

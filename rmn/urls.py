@@ -3,9 +3,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import views as auth
-from django.templatetags.static import static
 from django.urls import include, path
-from django.views.generic import RedirectView
 from django_prometheus.exports import ExportToDjangoView
 
 from rmn import health, views
@@ -28,7 +26,7 @@ urlpatterns = [
     path("", include("agents.urls")),
     path("", include("training.urls")),
     path("api/", include("rmn.api")),
-    path("favicon.ico", RedirectView.as_view(url=static("icon.svg"))),
+    path("favicon.ico", views.favicon),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", ExportToDjangoView),

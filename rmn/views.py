@@ -9,8 +9,9 @@ from uuid import UUID
 import qrcode
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -26,6 +27,12 @@ from rmn.lib import runs
 from rmn.lib.http import StaffRequest
 
 HTMX_STOP_POLLING = 286
+
+
+@require_GET
+def favicon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+    """Browsers ask for it at this address on pages that name no icon."""
+    return redirect(static("icon.svg"))
 
 
 @require_GET

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,20 @@ def power(best: Mapping[str, Any], alpha: float) -> Picture:
     )
 
 
+def _x_type(times: Sequence[Any]) -> str:
+    """Dates and numbers have an axis that thins its labels; other periods stand one by one."""
+    try:
+        _ = [date.fromisoformat(str(time)) for time in times]
+        return "temporal"
+    except ValueError:
+        pass
+    try:
+        _ = [float(time) for time in times]
+        return "quantitative"
+    except (TypeError, ValueError):
+        return "nominal"
+
+
 def counterfactual(series: Sequence[Mapping[str, Any]], outcome: str) -> Picture:
     """What happened, and what would have happened without the test, with the band of placebo units."""
     rows = [
@@ -125,7 +140,7 @@ def counterfactual(series: Sequence[Mapping[str, Any]], outcome: str) -> Picture
             x_title="Period",
             y_title=f"{outcome} per treated unit",
             series="which",
-            x_type="nominal",
+            x_type=_x_type([point["time"] for point in series]),
             zero=False,
             names=("observed", "expected"),
             low="low" if banded else None,
@@ -155,7 +170,7 @@ def cumulative(series: Sequence[Mapping[str, Any]], outcome: str) -> Picture | N
             "lift",
             x_title="Period",
             y_title=f"{outcome} per treated unit, added up",
-            x_type="nominal",
+            x_type=_x_type([row["time"] for row in rows]),
             low="low" if banded else None,
             high="high" if banded else None,
         ),
@@ -169,19 +184,22 @@ def cumulative(series: Sequence[Mapping[str, Any]], outcome: str) -> Picture | N
 def placebos(effects: Sequence[float], att: float) -> Picture:
     """What sets of untreated units show, and where the test stands among them."""
     edge = max([abs(v) for v in effects] + [abs(att)]) * 1.05 or 1.0
-    counts, edges = np.histogram(np.array(effects), bins=21, range=(-edge, edge))
+    counts, edges = np.histogram(np.array(effects), bins=41, range=(-edge, edge))
     rows = [
-        {"effect": float((a + b) / 2), "sets": int(n)} for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
+        {"from": float(a), "to": float(b), "sets": int(n)}
+        for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
     beyond = sum(abs(v) >= abs(att) for v in effects)
     spec = {
         "layer": [
             {
-                "mark": {"type": "bar", "color": charts.PALETTE[5]},
+                "mark": {"type": "rect", "color": charts.PALETTE[5]},
                 "encoding": {
-                    "x": {"field": "effect", "type": "quantitative", "axis": charts.axis("Effect on sets to which nothing was done")},
+                    "x": {"field": "from", "type": "quantitative", "axis": charts.axis("Effect on sets to which nothing was done")},
                     "y": {"field": "sets", "type": "quantitative", "axis": charts.axis("Sets of units")},
-                    "tooltip": [{"field": "effect"}, {"field": "sets"}],
+                    "x2": {"field": "to"},
+                    "y2": {"datum": 0},
+                    "tooltip": [{"field": "from"}, {"field": "to"}, {"field": "sets"}],
                 },
             },
             charts.rule(att, "this test", vertical=True),

@@ -24,7 +24,7 @@ pymysql.install_as_MySQLdb()
 pymysql.version_info = (2, 2, 7, "final", 0)  # the level of mysqlclient that Django asks for
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR = BASE_DIR / "var"
+VAR = Path(os.environ.get("RMN_VAR") or BASE_DIR / "var")
 env = environ.FileAwareEnv()
 if (BASE_DIR / ".env").exists():
     env.read_env(BASE_DIR / ".env")
@@ -201,6 +201,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 # -- work that outlives a request
 VALKEY_PORT = number("RMN_VALKEY_PORT", 6390, low=1)
 REDIS_URL = env.str("REDIS_URL", f"redis://127.0.0.1:{VALKEY_PORT}/0")
+RMN_OWN_BROKER = not env.str("REDIS_URL", "")  # serve starts one beside the site
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {

@@ -85,7 +85,7 @@ class Command(RmnCommand):
 
     def _broker(self) -> tuple[str, list[Child]]:
         """The embedded Valkey with its append-only file, unless REDIS_URL names another broker."""
-        if settings.env.str("REDIS_URL", ""):
+        if not settings.RMN_OWN_BROKER:
             return settings.REDIS_URL, []
         port = settings.VALKEY_PORT if is_free(settings.VALKEY_PORT) else free_port()
         folder = settings.VAR / "valkey"

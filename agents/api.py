@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agents import decisions, forecasts, services
+from agents import creative, decisions, forecasts, services, serving
 from agents.models import Adapter, AgentRun, AgentStep, CleanRoomQuery, Forecast, ReflectionLog
 from campaigns.models import BudgetPlan, Task
 from retailers.models import Brand, Retailer
+from rmn.lib.errors import NotConfigured
 from rmn.lib.rest import RUN_FIELDS, MayChange, ReadOnlyRows, Reference, RowSerializer
 
 # -- adapters
@@ -343,4 +346,34 @@ resources: dict[str, Any] = {  # address -> viewset
     "forecasts": Forecasts,
     "clean-room-queries": CleanRoomQueries,
 }
-paths: list[Any] = [path("approvals/", Approvals.as_view(), name="approvals")]  # single endpoints
+
+
+class BriefSerializer(serializers.Serializer):
+    """What copy is wanted for, and how much of it."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all())
+    product = serializers.CharField(max_length=240)
+    feature = serializers.CharField(max_length=240, allow_blank=True, default="")
+    variants = serializers.IntegerField(min_value=1, max_value=creative.MOST_VARIANTS, default=5)
+
+
+class WriteText(APIView):
+    """Headlines for a product, written by the brand's adapter; only what passes is offered, the rest says why."""
+
+    permission_classes = [IsAuthenticated]
+
+    @extend_schema(request=BriefSerializer, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request) -> Response:
+        asked = BriefSerializer(data=request.data, context={"request": request})
+        asked.is_valid(raise_exception=True)
+        if not settings.RMN_INFERENCE_URL:
+            raise NotConfigured("no model server: start everything with make run, or set RMN_INFERENCE_URL")
+        with serving.inference() as client:
+            return Response({"variants": creative.write(client, **asked.validated_data)})
+
+
+paths: list[Any] = [  # single endpoints
+    path("approvals/", Approvals.as_view(), name="approvals"),
+    path("texts/write", WriteText.as_view(), name="write-text"),
+]

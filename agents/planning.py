@@ -18,7 +18,7 @@ import polars as pl
 from django.conf import settings
 from django.utils import timezone
 
-from agents import serving
+from agents import creative, serving
 from agents.domain import playbooks, tools
 from agents.domain.tools import TOOLS
 from agents.inference.errors import InferenceError
@@ -387,6 +387,21 @@ def _check_copy(run: AgentRun, asked: tools.CheckCopy) -> Any:
     return found.row()
 
 
+def _write_copy(run: AgentRun, asked: tools.WriteCopy) -> Any:
+    if run.retailer is None:
+        raise BadInput("write_copy: the goal names no retailer; give the run one")
+    with serving.inference() as client:
+        found = creative.write(
+            client,
+            brand=run.brand,
+            retailer=run.retailer,
+            product=asked.product,
+            feature=asked.feature,
+            variants=asked.variants,
+        )
+    return {"offered": [one["text"] for one in found if one["offered"]], "written": len(found)}
+
+
 def _scan_personal_data(run: AgentRun, asked: tools.ScanPersonalData) -> Any:
     return {"entities": [one.row() for one in retailers.redact(run.brand, asked.text).entities]}
 
@@ -414,6 +429,7 @@ DO: dict[str, Callable[[AgentRun, Any], Any]] = {
     "what_if": _what_if,
     "design_experiment": _design_experiment,
     "check_copy": _check_copy,
+    "write_copy": _write_copy,
     "scan_personal_data": _scan_personal_data,
     "recall_lessons": _recall_lessons,
 }

@@ -70,6 +70,14 @@ class CheckCopy(Arguments):
     product: str = ""
 
 
+class WriteCopy(Arguments):
+    """Write headlines for a product; those that pass the rules are put before people."""
+
+    product: str = Field(max_length=240)
+    feature: str = Field("", max_length=240)
+    variants: int = Field(5, ge=1, le=12)
+
+
 class ScanPersonalData(Arguments):
     """Find personal data in a text."""
 
@@ -118,6 +126,7 @@ TOOLS = {
         Tool("what_if", WhatIf, "reads"),
         Tool("design_experiment", DesignExperiment, "proposes"),
         Tool("check_copy", CheckCopy, "reads"),
+        Tool("write_copy", WriteCopy, "reads"),
         Tool("scan_personal_data", ScanPersonalData, "reads"),
         Tool("recall_lessons", RecallLessons, "reads"),
     )

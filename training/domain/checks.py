@@ -1,57 +1,13 @@
-"""When a headline passes: the network's rules, its length, and that it speaks of the product."""
+"""The creative suite's measure: how many texts pass, and how sure that is."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.domain.briefs import Item, tidy
+from agents.domain.creative import Policy, failures, passes
 
-Policy = Callable[..., Any]  # retailers.domain.policy.check
-NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
-
-
-def failures(text: str, item: Item, policy: Policy) -> list[str]:
-    """Why a raw answer does not pass, in the order of the rules; empty when it passes."""
-    found = []
-    raw = text.strip()
-    line = tidy(text)
-    if len([part for part in raw.splitlines() if part.strip()]) > 1:
-        found.append("more than one line")
-    if len(line) > item.limit:
-        found.append(f"{len(line)} characters, {item.limit} fit")
-    if not named(line, item.product):
-        found.append("does not name the product")
-    if re.search(r"(?i)\b(?:headline|brand|product|size|feature)\s*:", line):
-        found.append("repeats the brief")
-    known = set(NUMBER.findall(f"{item.product} {item.size} {item.feature} {item.brand}"))
-    invented = set(NUMBER.findall(line)) - known
-    if invented:
-        found.append(f"a number that is not in the facts: {', '.join(sorted(invented))}")
-    for network in item.networks:
-        verdict = policy(line, network=network, field=item.field, product=item.product, facts=item.policy_facts)
-        if verdict.verdict != "pass":
-            found += [f"{one.rule}: {one.message}" for one in verdict.findings if one.severity != "warn"]
-    return list(dict.fromkeys(found))
-
-
-def passes(text: str, item: Item, policy: Policy) -> bool:
-    return not failures(text, item, policy)
-
-
-def named(text: str, product: str) -> bool:
-    """Whether the product's main word stands in the text (singular or plural)."""
-    mine = {_stem(word) for word in re.findall(r"[^\W\d_]+", text.casefold())}
-    words = [_stem(word) for word in re.findall(r"[^\W\d_]{3,}", product.casefold())]
-    return bool(words) and words[-1] in mine
-
-
-def _stem(word: str) -> str:
-    for ending in ("ies", "es", "s"):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
-            return word[: -len(ending)]
-    return word.removesuffix("y") if len(word) > 3 else word
+__all__ = ["Policy", "failures", "passes", "summary"]
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""Copy for one product: drafted through the brand's own route, checked, repaired, and offered only where it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import transaction
+
+from agents import serving
+from agents.domain import briefs, creative
+from agents.inference.types import InferenceClient
+from agents.models import Generation
+from campaigns.models import Recommendation, Task
+from feedback import services as feedback
+from retailers.models import Brand, Retailer, SKUCatalog
+from retailers.services import checker, redact
+from rmn.lib.errors import BadInput
+
+MOST_VARIANTS = 12
+REPAIRS = 2
+TOGETHER = 4
+LONGEST = 40  # tokens of a headline
+NETWORKS = ("amazon", "walmart", "instacart", "kroger", "target", "criteo")
+
+
+def brief(*, brand: Brand, retailer: Retailer, product: str, feature: str) -> tuple[briefs.Item, SKUCatalog | None]:
+    """What is asked for, with what the catalogue knows of the product.
+
+    Raises:
+        BadInput: no product, or a retailer whose network has no headline.
+    """
+    if not product.strip() or len(product) > 240 or len(feature) > 240:
+        raise BadInput("product: its name is needed; product and feature have at most 240 characters")
+    network = retailer.network.removesuffix("_ads")
+    if network not in NETWORKS:
+        raise BadInput(f"{retailer}: no creative rules for the network {retailer.network!r}; {', '.join(NETWORKS)}")
+    known = SKUCatalog.objects.filter(brand=brand)
+    row = known.filter(sku=product).first() or known.filter(name__iexact=product.strip()).order_by("sku").first()
+    facts = dict(row.facts) if row else {}
+    item = briefs.Item(
+        product=row.name if row else product.strip(),
+        brand=str(facts.get("brand") or brand.name),
+        size=row.package_size if row else "",
+        feature=feature.strip(),
+        networks=(network,),
+        facts={"rival_brands": brand.rivals} if brand.rivals else {},
+    )
+    return item, row
+
+
+def write(
+    client: InferenceClient,
+    *,
+    brand: Brand,
+    retailer: Retailer,
+    product: str,
+    feature: str = "",
+    variants: int = 5,
+) -> list[dict[str, Any]]:
+    """Variants of a headline, the usable ones first; those that pass are kept as recommendations and as a pair to judge.
+
+    Raises:
+        BadInput: as ``brief``; or more variants than ``MOST_VARIANTS``.
+        InferenceError: the model server did not answer.
+    """
+    if not 1 <= variants <= MOST_VARIANTS:
+        raise BadInput(f"variants: {variants}; between 1 and {MOST_VARIANTS}")
+    item, row = brief(brand=brand, retailer=retailer, product=product, feature=feature)
+    route = serving.route(brand=brand, retailer=retailer, task=Task.CREATIVE)
+    check = checker(brand)
+
+    def one(number: int) -> tuple[dict[str, Any], Generation]:
+        how: dict[str, Any] = {"temperature": 0.0 if number == 0 else 0.8, "seed": number, "max_tokens": LONGEST}
+        prompt: Sequence[Any] = briefs.messages(item)
+        repaired = 0
+        while True:
+            reply, generation = serving.ask(
+                client, route, prompt, brand=brand, retailer=retailer, task=Task.CREATIVE, prompt_version=briefs.VERSION, **how
+            )  # fmt: skip
+            text = briefs.tidy(reply.text)
+            verdict, found = creative.findings(text, item, check)
+            if verdict == "pass" or repaired == REPAIRS:
+                break
+            prompt, repaired = creative.again(item, text, found), repaired + 1
+        provenance = {
+            "model": generation.model,
+            "adapter": route.digest or None,
+            "alias": route.alias,
+            "prompt_version": briefs.VERSION,
+            "sampling": generation.sampling,
+            "repaired": repaired,
+            "facts": {"product": item.product, "size": item.size, "feature": item.feature, "from_catalogue": row is not None},
+        }  # fmt: skip
+        said = {"text": text, "verdict": verdict, "findings": found, "offered": False, "provenance": provenance}
+        return said, generation
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        written = list(pool.map(one, range(variants)))
+    _keep(written, brand, retailer, item, row)
+    return sorted((said for said, _ in written), key=lambda said: (not said["offered"], len(said["findings"])))
+
+
+@transaction.atomic
+def _keep(
+    written: Sequence[tuple[dict[str, Any], Generation]],
+    brand: Brand,
+    retailer: Retailer,
+    item: briefs.Item,
+    row: SKUCatalog | None,
+) -> None:
+    """Record every text by whom it was written; offer what passes, once each, and ask about the first two."""
+    offered: list[Recommendation] = []
+    seen: set[str] = set()
+    for said, generation in written:
+        generation.text = redact(brand, generation.text).text
+        if said["verdict"] == "pass" and said["text"].casefold() not in seen:
+            seen.add(said["text"].casefold())
+            said["offered"] = True
+            generation.recommendation = Recommendation.objects.create(
+                brand=brand,
+                retailer=retailer,
+                task=Task.CREATIVE,
+                title=f"Headline for {item.product}"[:240],
+                text=said["text"],
+                prompt=briefs.as_text(briefs.messages(item)),
+                prompt_cluster=briefs.cluster(item),
+                prompt_version=briefs.VERSION,
+                source=Recommendation.Source.AGENT,
+                sku=row,
+                model=generation.model[:120],
+                adapter_digest=generation.adapter_digest,
+                sampling=generation.sampling,
+                verdict={"verdict": "pass", "findings": said["findings"]},
+            )
+            offered.append(generation.recommendation)
+        generation.save()
+    if len(offered) > 1:
+        feedback.ask(recommendation=offered[0], other=offered[1], kind="pair")

@@ -19,6 +19,7 @@ import pymysql
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the model libraries report their use unless told not to
 django_stubs_ext.monkeypatch()
 pymysql.install_as_MySQLdb()
 pymysql.version_info = (2, 2, 7, "final", 0)  # the level of mysqlclient that Django asks for

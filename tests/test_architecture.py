@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,17 @@ print('pure')
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "pure" in done.stdout, done.stderr[-1500:]
+
+
+@pytest.mark.parametrize("module", ["agents.inference.clients", "agents.inference.server", "rmn.settings"])
+def test_the_model_libraries_report_to_nobody(module: str) -> None:
+    """They tell their hub of each start and each run unless they are told not to before they load."""
+    code = f"import {module}; from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**plain, "SECRET_KEY": "x" * 50, "DEBUG": "True"}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.stdout.strip() == "True", done.stderr[-800:]
 
 
 def test_every_init_file_is_empty() -> None:

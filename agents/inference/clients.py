@@ -8,6 +8,7 @@ the hub's library, which rewrites ``response_format`` into TGI's alias.
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 import time
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx2
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once: nothing is told to anybody outside
 from huggingface_hub import InferenceClient as HubClient
 from huggingface_hub.errors import (
     GenerationError,

@@ -85,6 +85,7 @@ def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[s
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the trainers tell the hub of each start
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Could not find a config file")
     torch, transformers, _ = _libraries()

@@ -35,5 +35,18 @@ class Command(RmnCommand):
         if os.environ.get("RMN_TEST_REDIS_URL"):
             environment["REDIS_URL"] = os.environ["RMN_TEST_REDIS_URL"]
         workers = str(min(os.cpu_count() or 1, 4))
-        command = [sys.executable, "-m", "pytest", "tests", "-n", workers, "--dist", "loadfile", "-m", marks]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests",
+            "-n",
+            workers,
+            "--dist",
+            "loadfile",
+            "--max-worker-restart",
+            "0",
+            "-m",
+            marks,
+        ]
         return subprocess.run(command, cwd=settings.BASE_DIR, env=environment, check=False).returncode

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.decorators import display
 
-from agents import services
+from agents import rooms, services
+from agents.domain.rooms import template as read_template
 from agents.models import (
     Adapter,
     AdapterAlias,
@@ -22,8 +24,9 @@ from agents.models import (
     Prompt,
     ReflectionLog,
 )
+from rmn.lib import sealing
 from rmn.lib.admin import ConsoleAdmin, ReadOnlyAdmin, RunAdmin
-from rmn.lib.errors import RmnError
+from rmn.lib.errors import BadInput, RmnError
 
 # -- adapters
 
@@ -184,14 +187,55 @@ class ForecastAdmin(ReadOnlyAdmin):
 # -- clean rooms
 
 
+class CleanRoomForm(forms.ModelForm):
+    """A clean room; its key is taken and never given back, its queries are read before they are kept."""
+
+    key = forms.CharField(
+        required=False, widget=forms.PasswordInput, help_text="Leave empty to keep the one that is set."
+    )
+
+    class Meta:
+        model = CleanRoomConnection
+        fields = [
+            "brand",
+            "retailer",
+            "name",
+            "kind",
+            "endpoint",
+            "budget_units",
+            "k_threshold",
+            "templates",
+            "is_active",
+        ]
+
+    def clean_templates(self) -> Any:
+        found = self.cleaned_data["templates"]
+        try:
+            for row in found or []:
+                read_template(row)
+        except (BadInput, AttributeError) as error:
+            raise forms.ValidationError(str(error)) from None
+        return found
+
+
 @admin.register(CleanRoomConnection)
 class CleanRoomConnectionAdmin(ConsoleAdmin):
     """Clean rooms a brand may ask: set by ops, with their privacy budget."""
 
-    list_display = ["name", "brand", "retailer", "kind", "budget_units", "k_threshold", "is_active"]
+    list_display = ["name", "brand", "retailer", "kind", "spent", "k_threshold", "is_active"]
     list_filter = ["kind", "is_active", "brand"]
     search_fields = ["name"]
-    exclude = ["sealed_key"]
+    form = CleanRoomForm
+
+    @admin.display(description="budget used")
+    def spent(self, row: CleanRoomConnection) -> str:
+        return f"{rooms.used(row):g} of {row.budget_units:g}"
+
+    def save_model(self, request: HttpRequest, obj: CleanRoomConnection, form: Any, change: bool) -> None:
+        """The key is sealed at once and never shown again."""
+        if form.cleaned_data.get("key"):
+            obj.sealed_key = sealing.seal(form.cleaned_data["key"], str(obj.brand.uuid))
+        super().save_model(request, obj, form, change)
 
 
 @admin.register(CleanRoomQuery)

@@ -15,8 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agents import creative, decisions, forecasts, services, serving
-from agents.models import Adapter, AgentRun, AgentStep, CleanRoomQuery, Forecast, ReflectionLog
+from agents import creative, decisions, forecasts, rooms, services, serving
+from agents.models import Adapter, AgentRun, AgentStep, CleanRoomConnection, CleanRoomQuery, Forecast, ReflectionLog
 from campaigns.models import BudgetPlan, Task
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import NotConfigured
@@ -331,12 +331,30 @@ class CleanRoomQuerySerializer(RowSerializer):
         fields = [*RUN_FIELDS, "template", "parameters", "state", "cost", "result", "suppressed"]
 
 
+class CleanRoomWish(serializers.Serializer):
+    """Which room, which reviewed question, with what in its blanks."""
+
+    connection = Reference(queryset=CleanRoomConnection.objects.select_related("brand"))
+    template = serializers.CharField(max_length=80)
+    parameters = serializers.DictField(required=False, default=dict)
+
+
 class CleanRoomQueries(ReadOnlyRows):
     """Questions to clean rooms, from intent to release."""
 
     queryset = CleanRoomQuery.objects.select_related("brand", "connection")
     serializer_class = CleanRoomQuerySerializer
+    change_roles = {"analyst"}
     filterset_fields = ["status", "state", "template"]
+
+    @extend_schema(request=CleanRoomWish, responses={202: AcceptedSerializer})
+    def create(self, request: Request) -> Response:
+        """Ask a reviewed question of one of the brand's clean rooms; its cost is taken from the budget."""
+        wish = CleanRoomWish(data=request.data, context={"request": request})
+        wish.is_valid(raise_exception=True)
+        return self.accepted(
+            rooms.request(brand=wish.validated_data["connection"].brand, by=request.user, **wish.validated_data)
+        )
 
 
 resources: dict[str, Any] = {  # address -> viewset

@@ -18,12 +18,12 @@ import polars as pl
 from django.conf import settings
 from django.utils import timezone
 
-from agents import creative, serving
+from agents import creative, rooms, serving
 from agents.domain import playbooks, tools
 from agents.domain.tools import TOOLS
 from agents.inference.errors import InferenceError
 from agents.inference.types import InferenceClient, Question
-from agents.models import AgentRun, AgentStep, Forecast, ReflectionLog
+from agents.models import AgentRun, AgentStep, CleanRoomConnection, Forecast, ReflectionLog
 from campaigns import history
 from campaigns import services as campaign_services
 from campaigns import tasks as campaign_tasks
@@ -31,7 +31,7 @@ from campaigns.domain.experiments.design import design
 from campaigns.models import BudgetPlan, CurveFit, Experiment, ResponseCurve
 from retailers import services as retailers
 from retailers.models import FeedLoad, PerformanceMetric, QuarantinedRow
-from rmn.lib.errors import BadInput, RmnError
+from rmn.lib.errors import BadInput, NotConfigured, RmnError
 
 MOST_STEPS = 12
 MOST_SECONDS = 900.0
@@ -387,6 +387,25 @@ def _check_copy(run: AgentRun, asked: tools.CheckCopy) -> Any:
     return found.row()
 
 
+def _query_clean_room(run: AgentRun, asked: tools.QueryCleanRoom) -> Any:
+    connection = CleanRoomConnection.objects.filter(brand=run.brand, name=asked.connection).first()
+    if connection is None:
+        raise NotConfigured(f"clean room {asked.connection!r}: this brand has none of that name; ops staff add one")
+    query = rooms.wish(
+        brand=run.brand,
+        connection=connection,
+        template=asked.template,
+        parameters=asked.parameters,
+        by=run.requested_by,
+    )
+    with query.tracked():
+        rooms.work(query)
+    query.refresh_from_db()
+    if query.state != query.State.RELEASED:
+        raise BadInput(query.error or f"{connection}: the answer is not shown")
+    return {**(query.result or {}), "left_out": query.suppressed}
+
+
 def _write_copy(run: AgentRun, asked: tools.WriteCopy) -> Any:
     if run.retailer is None:
         raise BadInput("write_copy: the goal names no retailer; give the run one")
@@ -430,6 +449,7 @@ DO: dict[str, Callable[[AgentRun, Any], Any]] = {
     "design_experiment": _design_experiment,
     "check_copy": _check_copy,
     "write_copy": _write_copy,
+    "query_clean_room": _query_clean_room,
     "scan_personal_data": _scan_personal_data,
     "recall_lessons": _recall_lessons,
 }

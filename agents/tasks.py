@@ -6,8 +6,8 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from agents import forecasts, planning, serving
-from agents.models import AdapterAlias, AgentRun, Deployment, Forecast
+from agents import forecasts, planning, rooms, serving
+from agents.models import AdapterAlias, AgentRun, CleanRoomQuery, Deployment, Forecast
 from rmn.lib import tenancy
 from rmn.lib.tasks import TenantTask
 
@@ -41,6 +41,19 @@ def watch_canaries() -> int:
                 log.info("canary_rolled_back", scope=alias.scope, wins=found.wins, losses=found.losses)
                 taken += 1
     return taken
+
+
+# -- clean rooms
+
+
+@shared_task(base=TenantTask)
+def ask_clean_room(run_id: str) -> None:
+    """Take a question to its clean room, and keep what may be shown."""
+    run = CleanRoomQuery.objects.select_related("connection__brand", "brand", "requested_by").get(pk=run_id)
+    if run.is_finished:
+        return
+    with run.tracked():
+        rooms.work(run)
 
 
 # -- plans

@@ -70,6 +70,14 @@ class CheckCopy(Arguments):
     product: str = ""
 
 
+class QueryCleanRoom(Arguments):
+    """Ask a reviewed question of one of the brand's clean rooms; it costs of its privacy budget."""
+
+    connection: str = Field(max_length=80, description="the clean room's name")
+    template: str = Field(max_length=80)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
 class WriteCopy(Arguments):
     """Write headlines for a product; those that pass the rules are put before people."""
 
@@ -127,6 +135,7 @@ TOOLS = {
         Tool("design_experiment", DesignExperiment, "proposes"),
         Tool("check_copy", CheckCopy, "reads"),
         Tool("write_copy", WriteCopy, "reads"),
+        Tool("query_clean_room", QueryCleanRoom, "reads"),
         Tool("scan_personal_data", ScanPersonalData, "reads"),
         Tool("recall_lessons", RecallLessons, "reads"),
     )

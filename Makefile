@@ -4,7 +4,7 @@ VENV := .venv/bin/python
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo run test test-vllm lint check faults bench pins backup restore browser
+.PHONY: help install demo run test test-vllm lint check faults bench pins
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'

@@ -155,6 +155,7 @@ class WebhookAdmin(ConsoleAdmin):
     list_display = ["url", "brand", "is_active"]
     list_filter = ["brand", "is_active"]
     search_fields = ["url"]
+    exclude = ["sealed_secret"]
 
 
 @admin.register(PolicyRule)

@@ -645,7 +645,7 @@ class IdempotencyKey(models.Model):
 
 
 class Webhook(Owned):
-    """Where a brand wants to be told; the message is signed with its secret."""
+    """Where a brand wants to be told. Kept for later: nothing is sent yet."""
 
     url = models.URLField(max_length=400)
     events = models.JSONField(default=list, blank=True)  # empty: all

@@ -6,7 +6,7 @@ from django.contrib import admin
 from unfold.decorators import display
 
 from rmn.lib.admin import RunAdmin
-from training.models import Dataset, Evaluation, TrainingRun
+from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 
 VERDICTS = {"better": "success", "not_worse": "info", "worse": "danger", "not_enough_evidence": "warning"}
 
@@ -14,6 +14,7 @@ VERDICTS = {"better": "success", "not_worse": "info", "worse": "danger", "not_en
 @admin.register(Dataset)
 class DatasetAdmin(RunAdmin):
     list_display = ["short", "brand", "task", "kind", "rows_train", "rows_eval", "shown_status", "created_at"]
+    list_select_related = ["brand"]
     list_filter = ["kind", "task", *RunAdmin.list_filter]
     search_fields = [*RunAdmin.search_fields, "digest"]
 
@@ -42,3 +43,16 @@ class EvaluationAdmin(RunAdmin):
     @display(description="verdict", label=VERDICTS, ordering="verdict")
     def shown_verdict(self, row: Evaluation) -> str:
         return row.verdict
+
+
+@admin.register(Lesson)
+class LessonAdmin(RunAdmin):
+    list_display = ["__str__", "brand", "retailer", "task", "outcome", "shown_status", "shown_progress", "created_at"]
+    list_filter = ["outcome", "task", *RunAdmin.list_filter]
+    list_select_related = ["brand", "retailer"]
+
+
+@admin.register(Withdrawal)
+class WithdrawalAdmin(RunAdmin):
+    list_display = ["__str__", "brand", "person", "reason", "shown_status", "created_at"]
+    list_select_related = ["brand", "person"]

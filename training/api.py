@@ -15,7 +15,7 @@ from campaigns.models import Task
 from retailers.models import Brand, Retailer
 from rmn.lib.rest import RUN_FIELDS, ReadOnlyRows, Reference, RowSerializer
 from training import services
-from training.models import Dataset, Evaluation, TrainingRun
+from training.models import Dataset, Evaluation, Lesson, TrainingRun
 
 PEOPLE = {"analyst", "integration"}
 
@@ -137,9 +137,39 @@ class Evaluations(ReadOnlyRows):
         return self.accepted(services.request_evaluation(**wish.validated_data, by=request.user))
 
 
+class LessonSerializer(RowSerializer):
+    class Meta:
+        model = Lesson
+        fields = [*RUN_FIELDS, "retailer", "task", "reason", "outcome", "found", "adapter"]
+
+
+class LessonWish(serializers.Serializer):
+    """Train, gate, stage: the whole chain, from a brand's answers."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
+    task = serializers.ChoiceField(choices=Task.choices, default=Task.CREATIVE)
+
+
+class Lessons(ReadOnlyRows):
+    """From answers to a version on trial. A POST starts one; one that is under way in the scope is that one."""
+
+    queryset = Lesson.objects.select_related("brand", "retailer", "adapter")
+    serializer_class = LessonSerializer
+    change_roles = PEOPLE
+    filterset_fields = ["status", "task", "outcome"]
+
+    @extend_schema(request=LessonWish, responses={202: OpenApiTypes.OBJECT})
+    def create(self, request: Request) -> Response:
+        wish = LessonWish(data=request.data, context={"request": request})
+        wish.is_valid(raise_exception=True)
+        return self.accepted(services.request_lesson(**wish.validated_data, by=request.user))
+
+
 resources: dict[str, Any] = {  # address -> viewset
     "datasets": Datasets,
     "training-runs": TrainingRuns,
     "evaluations": Evaluations,
+    "lessons": Lessons,
 }
 paths: list[Any] = []  # single endpoints

@@ -10,11 +10,10 @@ from agents.models import Adapter
 from campaigns.models import Task
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import BadInput
-from training.models import Dataset, Evaluation, TrainingRun
+from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
+from training.tasks import SUITES
 
-# tokens a second of forward and backward for each billion parameters, one core; measured by the demo, so only an order
-ADJUSTABLE = {"rank", "alpha", "dropout", "targets", "rslora", "learning_rate", "scheduler", "warmup", "steps", "epochs", "batch", "accumulation", "max_length", "packing", "beta", "loss_types", "loss_weights", "label_smoothing", "seed", "precision", "quantization", "checkpointing", "liger", "save_every", "eval_every"}  # fmt: skip
-CPU_TOKENS_PER_S = 18.0
+ADJUSTABLE = {"rank", "alpha", "dropout", "targets", "rslora", "learning_rate", "scheduler", "warmup", "steps", "epochs", "batch", "accumulation", "max_length", "packing", "beta", "loss_types", "loss_weights", "label_smoothing", "seed", "precision", "quantization", "checkpointing", "liger", "save_every", "eval_every", "patience"}  # fmt: skip
 
 
 def wish_for_dataset(
@@ -66,29 +65,7 @@ def wish_for_training(*, dataset: Dataset, parent: Adapter | None = None, by: An
         )
     if parent is not None and parent.brand_id not in (None, dataset.brand_id):
         raise BadInput("the parent adapter belongs to another brand")
-    return TrainingRun.objects.create(
-        brand=dataset.brand,
-        retailer=dataset.retailer,
-        task=dataset.task,
-        method=dataset.kind,
-        dataset=dataset,
-        parent=parent,
-        requested_by=by,
-        config=config,
-        estimate=estimate(dataset, config),
-    )
-
-
-def estimate(dataset: Dataset, config: dict[str, Any]) -> dict[str, Any]:
-    """Tokens and minutes before the start: about four characters a token, forward and backward."""
-    lengths = dataset.manifest.get("length") or {}
-    parts = [part for part in lengths.values() if isinstance(part, dict)]
-    characters = sum(part.get("mean", 0.0) for part in parts) + 400.0 * max(len(parts), 1)
-    batch = int(config.get("batch", 8)) * int(config.get("accumulation", 1))
-    steps = int(config.get("steps") or 0) or round(dataset.rows_train * float(config.get("epochs", 3.0)) / batch + 0.5)
-    tokens = steps * batch * characters / 4
-    minutes = tokens / (CPU_TOKENS_PER_S / 0.135 * (2 if dataset.kind == "dpo" else 1)) / 60
-    return {"steps": steps, "tokens": round(tokens), "minutes": round(minutes, 1), "where": "CPU, 135 M parameters"}
+    return TrainingRun.objects.wish(dataset=dataset, parent=parent, requested_by=by, config=config)
 
 
 @transaction.atomic
@@ -128,5 +105,43 @@ def wish_for_evaluation(
 @transaction.atomic
 def request_evaluation(**wish: Any) -> Evaluation:
     run = wish_for_evaluation(**wish)
+    run.enqueue()
+    return run
+
+
+# -- lessons and withdrawals
+
+
+@transaction.atomic
+def request_lesson(
+    *, brand: Brand | None, task: str, retailer: Retailer | None = None, by: Any = None, **config: Any
+) -> Lesson:
+    """Train, gate, stage: one wish for the whole chain. A lesson under way in the scope is that one.
+
+    Raises:
+        BadInput: there is no gate for the task, so nothing could be staged.
+    """
+    if task not in SUITES:
+        raise BadInput(f"task {task!r}: no suite gates it yet; there is one for {', '.join(SUITES)}")
+    reason = f"asked for by {getattr(by, 'username', '') or 'the operator'}"
+    run = Lesson.objects.wish(brand=brand, retailer=retailer, task=task, reason=reason, requested_by=by, config=config)
+    run.enqueue()
+    return run
+
+
+@transaction.atomic
+def request_withdrawal(*, brand: Brand | None, person: Any = None, reason: str, by: Any = None) -> Withdrawal:
+    """Take a person's or a brand's answers out of all training, from this moment.
+
+    The answers count for nothing as soon as this is recorded; the run then withdraws what rested on them.
+
+    Raises:
+        BadInput: neither a person nor a brand, or no reason.
+    """
+    if brand is None and person is None:
+        raise BadInput("whose answers? name a person, a brand, or both")
+    if not reason.strip():
+        raise BadInput("say why: it stands in the audit chain")
+    run = Withdrawal.objects.create(brand=brand, person=person, reason=reason.strip()[:400], requested_by=by)
     run.enqueue()
     return run

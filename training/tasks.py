@@ -6,40 +6,63 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from celery import shared_task
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from agents import serving
+from agents import forecasts, serving
+from agents import services as deployments
 from agents.domain import briefs
 from agents.inference import adapters as files
 from agents.inference.errors import AdapterExists
 from agents.inference.types import InferenceClient, Question
 from agents.models import Adapter
+from campaigns.models import Task
 from feedback.models import Feedback
+from retailers import audit
 from retailers import services as retailers
-from retailers.models import Brand, SKUCatalog
+from retailers.models import Brand, Retailer, SKUCatalog
+from rmn.lib import tenancy
 from rmn.lib.commands import write_jsonl, write_text
 from rmn.lib.errors import BadInput, RmnError
+from rmn.lib.runs import RunTaken
 from rmn.lib.tasks import TenantTask
-from training.domain import checks, curation, gate, prompting
+from training.domain import checks, curation, gate, lessons, mixing, prompting
 from training.domain.curation import Judged, Report
 from training.domain.starter import FEATURES
-from training.models import Dataset, Evaluation, TrainingRun
+from training.lora.compose import compose
+from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal, allowed
 
+SUITES = {Task.CREATIVE.value: "creative"}  # the gate of each task that has one
 TOGETHER = 16  # texts asked of the server at a time
 LONGEST = 24  # tokens of a headline
+# of a lesson: twice the rate teaches length before taste (docs/training.md)
+RECIPES: dict[str, dict[str, Any]] = {"sft": {}, "dpo": {"learning_rate": 5e-5}}
+STAGED_SHARE = 0.1  # of campaigns that meet a version on trial
+log = structlog.get_logger(__name__)
+
+
+class StepFailed(BadInput):
+    """A step of a lesson failed or was cancelled."""
+
+
+class NothingToLearn(StepFailed):
+    """The answers make no data set of a kind."""
 
 
 class TrainerDied(RmnError):
@@ -82,6 +105,7 @@ def keep(run: Dataset, rows: Sequence[dict[str, Any]], report: Report) -> Path:
     owner = str(run.brand.uuid) if run.brand else "shared"
     rows = curation.mask(rows, masker(run.brand), report)
     train, held = curation.split(rows, owner)
+    train, by_people = curation.hold_people(train, owner)
     facts = {
         "brand": run.brand.slug if run.brand else None,
         "brands": [run.brand.slug] if run.brand else sorted(sharing().values_list("slug", flat=True)),
@@ -90,23 +114,29 @@ def keep(run: Dataset, rows: Sequence[dict[str, Any]], report: Report) -> Path:
         "min_agreement": run.config.get("min_agreement", 0.0),
         "filters": {"undone": False, "withdrawn_drafts": False, "revoked_adapters": False, "gold": False},
     }
-    told = curation.manifest(run.kind, train, held, report, **facts)
+    told = curation.manifest(run.kind, train, held, report, by_people, **facts)
     folder = Path(settings.MEDIA_ROOT) / "datasets" / owner / told["digest"]
-    write(folder, train, held, told)
-    run.digest, run.path = told["digest"], str(folder.relative_to(settings.MEDIA_ROOT))
-    run.rows_train, run.rows_eval, run.manifest = len(train), len(held), told
-    run.save(update_fields=["digest", "path", "rows_train", "rows_eval", "manifest"])
+    write(folder, {"train": train, "eval": held, "people": by_people}, told)
+    run.store(
+        digest=told["digest"],
+        path=str(folder.relative_to(settings.MEDIA_ROOT)),
+        rows_train=len(train),
+        rows_eval=len(held),
+        manifest=told,
+    )
     return folder
 
 
-def write(folder: Path, train: Sequence[dict[str, Any]], held: Sequence[dict[str, Any]], told: dict[str, Any]) -> None:
-    """train.jsonl, eval.jsonl, lineage.json and, last, manifest.json: the set is whole when that stands.
+def write(folder: Path, parts: Mapping[str, Sequence[dict[str, Any]]], told: dict[str, Any]) -> None:
+    """train.jsonl, eval.jsonl, people.jsonl (where some are held out), lineage.json and, last, manifest.json.
 
-    lineage.json names the answers behind the rows, by UUID; it stays here and is in no export.
+    The set is whole when the last stands. lineage.json names the answers behind the rows, by UUID; it
+    stays here and is in no export.
     """
-    write_jsonl(folder / "train.jsonl", (curation.written(row) for row in train))
-    write_jsonl(folder / "eval.jsonl", (curation.written(row) for row in held))
-    answers = sorted({key for row in [*train, *held] for key in row.get("keys", ())})
+    for name, rows in parts.items():
+        if rows or name != "people":
+            write_jsonl(folder / f"{name}.jsonl", (curation.written(row) for row in rows))
+    answers = sorted({key for rows in parts.values() for row in rows for key in row.get("keys", ())})
     write_text(folder / "lineage.json", json.dumps({"answers": answers}))
     write_text(folder / "manifest.json", json.dumps(told, indent=1, sort_keys=True) + "\n")
 
@@ -116,12 +146,16 @@ def sharing() -> Any:
     return Brand.objects.filter(shares_training=True, is_active=True)
 
 
+def answers_of(brand: Brand | None, retailer: Retailer | None, task: str) -> Any:
+    """Answers of a scope that were not taken back, and whose author and brand did not withdraw."""
+    rows = allowed(Feedback.objects.standing().filter(task=task, is_gold=False))
+    rows = rows.filter(brand=brand) if brand else rows.filter(brand__in=sharing())
+    return rows if retailer is None else rows.filter(retailer=retailer)
+
+
 def standing(run: Dataset) -> list[Feedback]:
     """Answers that may train: not taken back, not on withdrawn drafts or versions, no gold questions."""
-    rows = Feedback.objects.standing().filter(task=run.task, is_gold=False)
-    rows = rows.filter(brand=run.brand) if run.brand else rows.filter(brand__in=sharing())
-    if run.retailer is not None:
-        rows = rows.filter(retailer=run.retailer)
+    rows = answers_of(run.brand, run.retailer, run.task)
     revoked = Adapter.objects.filter(state=Adapter.State.REVOKED).values("digest")
     rows = rows.exclude(adapter_digest__in=revoked).exclude(other_adapter_digest__in=revoked)
     return list(rows.select_related("recommendation", "other").order_by("pk"))
@@ -217,22 +251,24 @@ def work(run: TrainingRun) -> Adapter:
     if child.returncode != 0:
         words = (last or ["it said nothing"])[-1].removeprefix("training.lora: ")
         if child.returncode == 2:
-            run.stopped_by = words.split(" ")[0][:60] if " at step " in words else ""
-            run.save(update_fields=["stopped_by"])
+            run.store(stopped_by=words.split(" ")[0][:60] if " at step " in words else "")
             raise BadInput(words)
         raise TrainerDied(f"the trainer ended with {child.returncode}: {words[:400]}")
     manifest = files.read_manifest(folder / "adapter")
     run.metrics = manifest["curve"]
     run.report(0.97, "Checking and registering the adapter")  # raises where another worker has the run now
-    run.adapter = serving.register(
+    adapter = serving.register(
         folder / "adapter",
         kind="brand" if run.brand_id else "task",
         brand=run.brand,
         retailer=run.retailer,
         task=run.task,
     )
-    run.save(update_fields=["metrics", "adapter"])
-    return run.adapter
+    run.store(metrics=run.metrics, adapter=adapter)
+    if run.forecast is not None and run.seconds is not None:
+        source = {"training_run": str(run.pk), "attempts": run.attempts}
+        forecasts.resolve(run.forecast, observed=round(run.seconds / 60, 2), source=source)
+    return adapter
 
 
 def _asked(run: TrainingRun, folder: Path) -> dict[str, Any]:
@@ -245,9 +281,16 @@ def _asked(run: TrainingRun, folder: Path) -> dict[str, Any]:
         "dataset": run.dataset.digest,
         "training_run": str(run.pk),
     }
+    measured = (run.dataset.manifest.get("label_noise") or {}).get("smoothing")
+    noise = (
+        {"label_smoothing": measured}
+        if run.method == "dpo" and measured and "label_smoothing" not in run.config
+        else {}
+    )
     given = {
         **run.config,
         "method": run.method,
+        **noise,
         "base_model": str(Path(settings.RMN_BASE_MODEL).absolute()),
         "data": str(Path(settings.MEDIA_ROOT) / run.dataset.path),
         "out": str(folder / "adapter"),
@@ -301,7 +344,7 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
     """
     items = suite(run)
     check = retailers.checker(run.brand)
-    worked = prompting.examples(products(run, unseen=False), check)
+    worked = prompting.examples(products(run.brand, unseen=False, networks=run.config.get("networks")), check)
     sides: list[tuple[str, Adapter | None, list[prompting.Example]]] = [
         ("candidate", run.candidate, []),
         ("champion", run.champion, []),
@@ -321,8 +364,7 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
     voted = blind_votes(run)
     if voted is not None:
         told["tests"].append(voted)
-    run.verdict = found.verdict
-    run.result = {
+    result = {
         **told,
         "candidate": run.candidate.digest if run.candidate else "base",
         "champion": run.champion.digest if run.champion else "base",
@@ -334,8 +376,9 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
             for a, b in zip(cases["candidate"], cases["champion"], strict=True)
             if a["passed"] != b["passed"]
         ][:50],
+        "failing": {side: len({row["cluster"] for row in rows if not row["passed"]}) for side, rows in cases.items()},
     }  # fmt: skip
-    run.save(update_fields=["verdict", "result"])
+    run.store(verdict=found.verdict, result=result)
     if run.candidate is not None:
         run.candidate.gate = {"verdict": found.verdict, "evaluation": str(run.pk), "reasons": list(found.reasons)}
         run.candidate.save(update_fields=["gate"])
@@ -348,9 +391,9 @@ def suite(run: Evaluation) -> list[briefs.Item]:
     Raises:
         BadInput: there is no such suite, or no product to evaluate on.
     """
-    if run.suite != "creative":
-        raise BadInput(f"suite {run.suite!r}: creative is the one there is")
-    found = products(run, unseen=True)
+    if run.suite not in SUITES.values():
+        raise BadInput(f"suite {run.suite!r}: there is {', '.join(SUITES.values())}")
+    found = products(run.brand, unseen=True, networks=run.config.get("networks"))
     if not found:
         raise BadInput(
             f"{run.brand}: no product is marked unseen (facts.unseen), so there is nothing fair to evaluate on"
@@ -358,17 +401,16 @@ def suite(run: Evaluation) -> list[briefs.Item]:
     return found[: int(run.config.get("most", len(found)))]
 
 
-def products(run: Evaluation, *, unseen: bool) -> list[briefs.Item]:
+def products(brand: Brand | None, *, unseen: bool, networks: Sequence[str] | None = None) -> list[briefs.Item]:
     """The brand's products, those kept from training or the others, in every feature."""
-    rows = SKUCatalog.objects.filter(brand=run.brand, facts__unseen=unseen).order_by("sku")
-    networks = tuple(run.config.get("networks") or ("instacart",))
+    rows = SKUCatalog.objects.filter(brand=brand, facts__unseen=unseen).order_by("sku")
     return [
         briefs.Item(
             product=product.name,
-            brand=str(product.facts.get("brand") or run.brand),
+            brand=str(product.facts.get("brand") or brand),
             size=product.package_size,
             feature=feature,
-            networks=networks,
+            networks=tuple(networks or ("instacart",)),
         )
         for product in rows
         for feature in FEATURES
@@ -378,7 +420,8 @@ def products(run: Evaluation, *, unseen: bool) -> list[briefs.Item]:
 def blind_votes(run: Evaluation) -> dict[str, Any] | None:
     """What people said in blind pairs of these two versions; None where they have not."""
     mine, theirs = (one.digest if one else "" for one in (run.candidate, run.champion))
-    rows = Feedback.objects.standing().human().pairs().filter(brand=run.brand, task=run.task, is_gold=False)
+    rows = allowed(Feedback.objects.standing().human().pairs())
+    rows = rows.filter(brand=run.brand, task=run.task, is_gold=False)
     rows = rows.filter(
         Q(adapter_digest=mine, other_adapter_digest=theirs) | Q(adapter_digest=theirs, other_adapter_digest=mine)
     ).exclude(outcome=Feedback.Outcome.BOTH_BAD)
@@ -451,16 +494,370 @@ def checked(item: briefs.Item, text: str, check: checks.Policy) -> dict[str, Any
     }
 
 
+GUARDS = ("names the product", "fits", "invents nothing", "keeps the rules")
+
+
+def measures(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """For each measure of the creative suite one value per case; ``passes`` includes the others."""
+
+    def no(words: str) -> list[float]:
+        return [float(not any(words in why for why in row["why"])) for row in rows]
+
+    own = ("does not name the product", "not in the facts", "characters", "one line", "repeats the brief")
+    return {
+        "passes": [float(row["passed"]) for row in rows],
+        "names the product": no("does not name the product"),
+        "fits": [float(row["length"] <= row["limit"]) for row in rows],
+        "invents nothing": no("not in the facts"),
+        "keeps the rules": [float(all(any(o in why for o in own) for why in row["why"])) for row in rows],
+    }
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A composition that was searched for: its folder, the weights, what each mixture scored, what it lost."""
+
+    folder: Path
+    weights: tuple[float, ...]
+    tried: list[dict[str, Any]]
+    kept: mixing.Kept
+    found: gate.Result  # against the best part, on products that the weights were not chosen on
+
+
+def mix(
+    client: InferenceClient,
+    parts: Sequence[tuple[Path, float]],
+    method: str,
+    out: Path,
+    items: Sequence[briefs.Item],
+    check: checks.Policy,
+    rank: int = 0,
+) -> Mixed:
+    """Search weights on one half of the products, judge the choice on the other; a part's guard lost refuses it.
+
+    Raises:
+        BadInput: parts do not fit together, too few products, or a guard of a part fails in the sum; nothing stays.
+    """
+    search, rest = mixing.halves([briefs.cluster(item) for item in items])
+    if not search or not rest:
+        raise BadInput("weights are searched on one half of the products and judged on the other: two are the least")
+
+    def told(folder: Path, places: Sequence[int]) -> list[dict[str, Any]]:
+        digest = files.digest(folder)
+        with contextlib.suppress(AdapterExists):
+            client.load(digest, str(folder.absolute()), {"digest": digest})
+        return answers(client, [items[place] for place in places], digest, [], check)
+
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=_made(out.parent)))
+    try:
+        tried: list[dict[str, Any]] = []
+        for weights in mixing.mixtures(len(parts), [weight for _, weight in parts]):
+            folder = scratch / f"m{len(tried)}"
+            compose([(path, w) for (path, _), w in zip(parts, weights, strict=True)], method, folder, rank=rank)
+            rows = told(folder, search)
+            tried.append(
+                {"weights": list(weights), "passes": sum(row["passed"] for row in rows) / len(rows), "folder": folder}
+            )
+        best = max(tried, key=lambda one: one["passes"])  # the first of equals
+        mine = told(best["folder"], rest)
+        theirs = {files.digest(path)[:12]: told(path, rest) for path, _ in parts}
+        kept = mixing.guards_kept(measures(mine), {name: measures(rows) for name, rows in theirs.items()}, GUARDS)
+        if not kept.holds:
+            raise BadInput(
+                f"a part's guard fails in the sum: {'; '.join(kept.lost)}; try svd, other parts, or train anew"
+            )
+        strongest = max(theirs.values(), key=lambda rows: sum(row["passed"] for row in rows))
+        best["folder"].rename(out)
+        shown = [{k: v for k, v in one.items() if k != "folder"} for one in tried]
+        return Mixed(out, tuple(best["weights"]), shown, kept, compared(mine, strongest))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def compared(candidate: Sequence[dict[str, Any]], champion: Sequence[dict[str, Any]]) -> gate.Result:
-    """The gate on two sides' drafts: passing gains, naming the product and keeping the length are guards."""
-
-    def measures(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-        return {
-            "passes": [float(row["passed"]) for row in rows],
-            "names the product": [float("does not name the product" not in row["why"]) for row in rows],
-            "fits": [float(row["length"] <= row["limit"]) for row in rows],
-            "invents nothing": [float(not any("not in the facts" in why for why in row["why"])) for row in rows],
-        }
-
+    """The gate on two sides' drafts: passing gains, what it includes are guards."""
     mine = measures(candidate)
     return gate.compare(mine, measures(champion), [row["cluster"] for row in candidate], parts=set(mine) - {"passes"})
+
+
+# -- lessons: from answers to a version on trial
+
+
+@shared_task(base=TenantTask)
+def teach(run_id: str) -> None:
+    """Build the sets, train, gate, stage: each step a run of its own, done once however often this is sent."""
+    run = Lesson.objects.select_related("brand", "retailer").get(pk=run_id)
+    if run.is_finished:
+        return
+    with run.tracked():
+        chain(run)
+
+
+def chain(run: Lesson) -> None:
+    """The work of a lesson, inside ``run.tracked()``.
+
+    SFT from the base, DPO on top where people or rules preferred something, and the better of the two
+    against what serves. Only a version that the gate finds better is staged, as challenger.
+
+    Raises:
+        BadInput: a step failed; with its words.
+    """
+    told: list[str] = []
+
+    def tell(words: str) -> None:
+        told.append(words)
+        run.store(found=list(told))
+
+    first = _taught(run, "sft", None, 0.02)
+    tell(f"Imitation: {_words(first)}")
+    second: TrainingRun | None = None
+    try:
+        second = _taught(run, "dpo", first.adapter, 0.35)
+    except NothingToLearn as nothing:
+        tell(f"Preferences: none trained ({nothing})")
+    else:
+        tell(f"Preferences: {_words(second)}")
+    if run.brand is None:
+        run.store(outcome=Lesson.Outcome.TRAINED, adapter=(second or first).adapter)
+        return
+    best = first.adapter
+    if second is not None:
+        trial = _evaluated(run, second.adapter, first.adapter, 0.70, prompt_alone=False)
+        if trial.verdict == "better":
+            best = second.adapter
+        tell(f"Preferences against imitation alone: {_said(trial)}")
+    champion = serving.route(brand=run.brand, retailer=run.retailer, task=run.task).adapter
+    final = _evaluated(run, best, champion, 0.80)
+    tell(f"Against {f'the champion {champion.digest[:12]}' if champion else 'the base model'}: {_said(final)}")
+    if final.verdict != "better" or best is None:
+        run.store(outcome=Lesson.Outcome.NOT_PROMOTED, adapter=best)
+        return
+    if run.deployment is None:
+        wish = deployments.wish_for_deployment(
+            adapter=best, alias="challenger", share=STAGED_SHARE, by=run.requested_by
+        )
+        run.store(deployment=wish)
+    _step(run, run.deployment, 0.95, serving.deploy)
+    tell(f"Staged as challenger for {STAGED_SHARE:.0%} of campaigns")
+    run.store(outcome=Lesson.Outcome.STAGED, adapter=best)
+
+
+def _taught(run: Lesson, kind: str, parent: Adapter | None, share: float) -> TrainingRun:
+    scope = {"brand": run.brand, "retailer": run.retailer, "task": run.task, "requested_by": run.requested_by}
+    data = run.datasets.filter(kind=kind).first()
+    if data is None:
+        data = run.datasets.create(**scope, kind=kind, config={"min_agreement": run.config.get("min_agreement", 0.0)})
+    try:
+        _step(run, data, share, build)
+    except StepFailed as failed:
+        raise NothingToLearn(str(failed)) from None
+    trained = run.training_runs.filter(method=kind).first()
+    if trained is None:
+        config = {**RECIPES[kind], **dict(run.config.get(kind) or {})}
+        trained = TrainingRun.objects.wish(
+            dataset=data, parent=parent, config=config, requested_by=run.requested_by, lesson=run
+        )
+    _step(run, trained, share + 0.05, work)
+    return trained
+
+
+def _evaluated(
+    run: Lesson, candidate: Adapter | None, champion: Adapter | None, share: float, **config: Any
+) -> Evaluation:
+    given = {**dict(run.config.get("evaluation") or {}), **config}
+    found = run.evaluations.filter(candidate=candidate, champion=champion).first()
+    if found is None:
+        found = run.evaluations.create(
+            brand=run.brand,
+            retailer=run.retailer,
+            task=run.task,
+            candidate=candidate,
+            champion=champion,
+            suite=SUITES[run.task],
+            requested_by=run.requested_by,
+            config=given,
+        )
+
+    def judged(one: Evaluation) -> None:
+        with serving.inference() as client:
+            judge(one, client)
+
+    _step(run, found, share, judged)
+    return found
+
+
+def _step(run: Lesson, child: Any, share: float, do: Callable[[Any], Any]) -> None:
+    """Do a step's work, or wait for the worker that does it; a step that is done is passed by.
+
+    Raises:
+        StepFailed: it failed or was cancelled.
+    """
+    words = f"{child.words}: {child.kind}"
+    while True:
+        run.report(share, words)
+        child.refresh_from_db()
+        if child.status == child.Status.SUCCEEDED:
+            return
+        if child.is_finished:
+            raise StepFailed(f"{child.words.lower()}: {child.error or child.status}")
+        try:
+            with child.tracked():
+                do(child)
+        except RunTaken:
+            time.sleep(2.0)
+
+
+def _words(trained: TrainingRun) -> str:
+    data, last = trained.dataset, trained.metrics[-1]
+    assert data is not None  # noqa: S101  # it was trained on one
+    return f"{data.rows_train} rows, {last['step']} steps, loss {trained.metrics[0]['loss']:.3f} to {last['loss']:.3f}"
+
+
+def _said(found: Evaluation) -> str:
+    reasons = "; ".join(found.result.get("reasons") or [])
+    needed = found.result.get("needed_cases")
+    more = f"; about {needed} cases would decide" if needed and found.verdict == "not_enough_evidence" else ""
+    return f"{found.verdict.replace('_', ' ')} ({reasons}{more})"
+
+
+@shared_task
+def teach_nightly() -> dict[str, int]:
+    """Start a lesson wherever new answers can change the gate's verdict; say in the log why not elsewhere."""
+    counts = {"started": 0, "left": 0}
+    with tenancy.everyone():
+        scopes = answers_of_people().order_by().values_list("brand", "retailer", "task").distinct()
+        for brand_id, retailer_id, task in sorted(scopes, key=str):
+            brand = Brand.objects.get(pk=brand_id)
+            retailer = Retailer.objects.filter(pk=retailer_id).first()
+            start, why = lessons.worth(standing_of(brand, retailer, task))
+            log.info("nightly_lesson", brand=brand.slug, task=task, start=start, why=why)
+            if not brand.is_active or not start:
+                counts["left"] += 1
+                continue
+            run = Lesson.objects.wish(brand=brand, retailer=retailer, task=task, reason=f"nightly: {why}")
+            run.enqueue()
+            counts["started"] += 1
+    return counts
+
+
+def answers_of_people() -> Any:
+    return allowed(Feedback.objects.standing().human()).filter(task__in=SUITES, is_gold=False)
+
+
+def standing_of(brand: Brand, retailer: Retailer | None, task: str) -> lessons.Standing:
+    """What a scope has to learn from, and what its gate can tell apart."""
+    rows = answers_of(brand, retailer, task).filter(origin=Feedback.Origin.HUMAN)
+    last = Lesson.objects.of_scope(brand, retailer, task).filter(status=Lesson.Status.SUCCEEDED).first()
+    champion = serving.route(brand=brand, retailer=retailer, task=task).adapter
+    done = Evaluation.objects.filter(brand=brand, retailer=retailer, task=task, status=Evaluation.Status.SUCCEEDED)
+    failing = next(
+        (one.result["failing"]["champion"] for one in done.filter(champion=champion) if "failing" in one.result), None
+    )
+    if failing is None and champion is not None:
+        failing = next((one.result["failing"]["candidate"] for one in done.filter(candidate=champion) if "failing" in one.result), None)  # fmt: skip
+    return lessons.Standing(
+        answers=rows.count(),
+        new=rows.filter(created_at__gt=last.created_at).count() if last else rows.count(),
+        products=SKUCatalog.objects.filter(brand=brand, facts__unseen=True).count(),
+        failing=failing,
+        taught=last is not None,
+    )
+
+
+# -- unlearning
+
+
+@dataclass(frozen=True)
+class Dependants:
+    """What rests on answers: sets that hold them, versions trained on those sets, and what was made of these."""
+
+    answers: int
+    datasets: list[Dataset]
+    adapters: list[Adapter]
+
+
+def dependants(answers: Any) -> Dependants:
+    """All that rests on these answers, by the lineage kept beside each set and the parents of each version."""
+    keys = {str(key) for key in answers.values_list("uuid", flat=True)}
+    sets = [
+        one
+        for one in Dataset.objects.filter(status=Dataset.Status.SUCCEEDED, revoked_at=None).select_related("brand", "retailer")
+        if keys & set(_lineage(one))
+    ]  # fmt: skip
+    digests = {one.digest for one in sets}
+    trained = TrainingRun.objects.filter(dataset__in=sets).exclude(adapter=None)
+    gone = set(trained.values_list("adapter__digest", flat=True))
+    rows = list(Adapter.objects.exclude(state=Adapter.State.REVOKED).select_related("brand", "retailer"))
+    gone |= {one.digest for one in rows if (one.manifest.get("data") or {}).get("set") in digests}
+    while True:
+        heirs = {one.digest for one in rows if one.digest not in gone and gone & set(one.parents)}
+        if not heirs:
+            break
+        gone |= heirs
+    return Dependants(len(keys), sets, [one for one in rows if one.digest in gone])
+
+
+def _lineage(data: Dataset) -> list[str]:
+    try:
+        told = json.loads((Path(settings.MEDIA_ROOT) / data.path / "lineage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return list(told.get("answers") or [])
+
+
+@shared_task(base=TenantTask)
+def unlearn(run_id: str) -> None:
+    """Withdraw what rests on a person's or a brand's answers, and have it made anew without them."""
+    run = Withdrawal.objects.select_related("brand", "person", "requested_by").get(pk=run_id)
+    if run.is_finished:
+        return
+    with run.tracked():
+        withdraw(run)
+
+
+def withdraw(run: Withdrawal) -> None:
+    """The work of a withdrawal, inside ``run.tracked()``; done again it finds nothing left to do."""
+    run.report(0.1, "Finding what rests on these answers")
+    found = dependants(run.answers)
+    earlier = run.result or {}
+    now = timezone.now()
+    reason = f"rests on withdrawn answers (withdrawal {str(run.pk)[:8]})"
+    with transaction.atomic():
+        moved = serving.revoke({one.digest for one in found.adapters}, reason)
+        Dataset.objects.filter(pk__in=[one.pk for one in found.datasets]).update(revoked_at=now)
+        for step in TrainingRun.objects.unfinished().filter(dataset__in=found.datasets):
+            step.request_cancel()
+        scopes = {(one.brand, one.retailer, one.task) for one in found.datasets}
+        whole_brand = run.person is None
+        again = [
+            Lesson.objects.wish(brand=brand, retailer=retailer, task=task, reason=f"unlearning {str(run.pk)[:8]}")
+            for brand, retailer, task in sorted(scopes, key=str)
+            if task in SUITES and not (whole_brand and brand == run.brand)
+        ]
+        result = {
+            "answers": found.answers,
+            "datasets": [*earlier.get("datasets", []), *(str(one.pk) for one in found.datasets)],
+            "adapters": [*earlier.get("adapters", []), *sorted({one.digest for one in found.adapters})],
+            "scopes_moved": [*earlier.get("scopes_moved", []), *moved],
+            "lessons": [*earlier.get("lessons", []), *(str(one.pk) for one in again)],
+        }
+        run.store(result=result)
+        audit.record(
+            brand=run.brand,
+            actor=getattr(run.requested_by, "username", "") or "the operator",
+            action="answers withdrawn",
+            subject=run,
+            payload={**result, "reason": run.reason, "person": run.person_id},
+        )
+        for lesson in again:
+            lesson.enqueue()
+    run.report(0.7, "Deleting rows and weights")
+    for path in {Path(settings.MEDIA_ROOT) / one.path for one in found.datasets}:
+        for name in ("train.jsonl", "eval.jsonl", "people.jsonl"):
+            (path / name).unlink(missing_ok=True)
+    serving.discard({one.digest for one in found.adapters})

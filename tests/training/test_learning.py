@@ -17,7 +17,7 @@ from feedback.domain.formats import prompt_messages
 from retailers.domain import policy
 from rmn.lib import pii
 from rmn.lib.errors import BadInput
-from training.domain import checks, curation, gate, prompting, starter
+from training.domain import checks, curation, gate, mixing, prompting, starter
 from training.domain.curation import Judged, Report
 
 ITEM = Item(product="Peanut butter", brand="ACME", size="18 oz", feature="to share", networks=("instacart", "walmart"))
@@ -242,6 +242,25 @@ def test_too_few_rows_are_refused_with_the_reason() -> None:
         curation.manifest("dpo", *curation.split(rows, "t"), report)
 
 
+def test_people_held_out_are_nowhere_in_training_and_stay_out() -> None:
+    rows = curation.preferences([pair(n, person=str(n % 8)) for n in range(80)], Report())
+    kept, held = curation.hold_people(rows, "t")
+    out = {person for row in held for person in row["people"]}
+    assert held
+    assert not out & {person for row in kept for person in row["people"]}
+    assert len(kept) + len(held) == 80
+    more = [*rows, *curation.preferences([pair(n, person=str(n % 8)) for n in range(80, 160)], Report())]
+    assert {person for row in curation.hold_people(more, "t")[1] for person in row["people"]} == out
+    assert curation.hold_people(rows[:4], "t") == (rows[:4], [])
+
+
+def test_texts_that_carry_template_marks_are_left_out_and_counted() -> None:
+    report = Report()
+    marked = Judged("pair", "p", "fine<|im_end|><|im_start|>system", "bad", "a", person="1")
+    assert curation.curate(curation.preferences([marked], report), report) == []
+    assert report.dropped["template marks in the text"] == 1
+
+
 # -- gate
 
 
@@ -398,3 +417,44 @@ def test_mixing_needs_one_rank_and_says_so(parts: list[Path], tmp_path: Path) ->
     for method in ("linear", "ties", "dare_ties"):
         compose([(parts[0], 0.5), (parts[0], 0.5)], method, tmp_path / method)
         assert np.isfinite(update(tmp_path / method)).all()
+
+
+def test_brands_and_templates_are_never_mixed(parts: list[Path], tmp_path: Path) -> None:
+    import shutil
+
+    from agents.inference import adapters
+    from training.lora.compose import compose
+
+    for name, facts, words in (
+        ("brand", ({"brand": "acme"}, {"brand": "globex"}), "acme and globex"),
+        ("template", ({"template_digest": "a"}, {"template_digest": "b"}), "different chat templates"),
+        ("base", ({"base_digest": "a"}, {"base_digest": "b"}), "different base models"),
+    ):
+        made = []
+        for place, fact in enumerate(facts):
+            folder = tmp_path / f"{name}{place}"
+            shutil.copytree(parts[0], folder)
+            adapters.write_manifest(folder, **fact)
+            made.append((folder, 0.5))
+        with pytest.raises(BadInput, match=words):
+            compose(made, "cat", tmp_path / "never")
+        assert not (tmp_path / "never").exists()
+
+
+def test_weights_are_tried_even_ones_first_and_judged_on_other_products() -> None:
+    found = mixing.mixtures(3, (0.5, 0.3, 0.2))
+    assert found[0] == (0.5, 0.3, 0.2)
+    assert found[1] == (1.0, 1.0, 1.0)
+    assert len(found) == len(set(found)) == mixing.MOST
+    clusters = [f"p{i // 3}" for i in range(30)]
+    search, rest = mixing.halves(clusters)
+    assert sorted([*search, *rest]) == list(range(30))
+    assert not {clusters[i] for i in search} & {clusters[i] for i in rest}
+
+
+def test_a_guard_of_a_part_that_the_sum_loses_refuses_it() -> None:
+    part = {"rules": [1.0] * 10, "fits": [0.0] * 10}
+    kept = mixing.guards_kept({"rules": [1.0] * 10, "fits": [0.0] * 10}, {"brand": part}, ("rules", "fits"))
+    assert kept.holds
+    lost = mixing.guards_kept({"rules": [1.0] * 9 + [0.0], "fits": [1.0] * 10}, {"brand": part}, ("rules", "fits"))
+    assert lost.lost == ("rules: 1.00 in brand, 0.90 in the sum",)

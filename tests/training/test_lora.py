@@ -17,12 +17,13 @@ import pytest
 from agents.inference import adapters
 from agents.inference.base import base_digest, template_digest
 from rmn.lib.errors import BadInput
-from training.lora import config, data
+from training.lora import config, data, memory
 from training.lora import train as trainer
-from training.lora.lamps import LN2, lit
+from training.lora.lamps import LN2, drift, expected_length, lit
 from training.lora.train import Stopped, train
 
 ROOT = Path(__file__).resolve().parents[2]
+EIGHT = memory.Shape(layers=32, width=4096, inner=14336, vocabulary=128256, heads=32, kv_heads=8, tied=False)
 PRODUCTS = ("tea", "soup", "bagels", "cones")
 
 
@@ -188,6 +189,64 @@ def test_a_lack_of_memory_has_a_name_and_says_what_would_fit(base: Path, tmp_pat
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
+@pytest.mark.parametrize("length", [96, 512])
+def test_packed_rows_do_not_see_each_other(base: Path, tmp_path: Path, length: int) -> None:
+    alone = train(run(base, tmp_path, out="alone", batch=16, steps=3, max_length=length))
+    packed = train(run(base, tmp_path, out="packed", batch=16, steps=3, max_length=length, packing=True))
+    for one, other in zip(alone["curve"], packed["curve"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=2e-4)
+
+
+def folder_of(tmp_path: Path, method: str, **parts: list[dict[str, Any]]) -> Path:
+    (tmp_path / "set").mkdir()
+    for name, lines in {"train": rows(method), **parts}.items():
+        (tmp_path / "set" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path / "set"
+
+
+def test_a_run_that_helps_held_out_people_no_more_ends_with_its_best_weights(base: Path, tmp_path: Path) -> None:
+    contrary = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows("dpo")]
+    folder_of(tmp_path, "dpo", people=contrary)  # what is learnt hurts them from the first step
+    asked = run(base, tmp_path, "dpo", data="set", steps=30, eval_every=2, patience=2, learning_rate=1e-2, warmup=0)
+    manifest = train(asked)
+    assert manifest["stopped_by"] == "early_stop"
+    assert manifest["steps"] == 6
+    assert manifest["best"]["step"] == 2
+    short = train(run(base, tmp_path, "dpo", data="set", out="short", steps=30, eval_every=2, patience=1, learning_rate=1e-2, warmup=0))  # fmt: skip
+    assert short["steps"] == 4
+    assert short["probes"] == manifest["probes"]  # both went back to step 2
+
+
+def test_a_held_out_part_that_asks_what_is_trained_is_a_leak(base: Path, tmp_path: Path) -> None:
+    folder_of(tmp_path, "sft", eval=rows("sft")[:3])
+    with pytest.raises(BadInput, match="leak: 3 of 3"):
+        train(run(base, tmp_path, data="set"))
+
+
+def test_rows_that_were_rendered_with_a_template_are_refused(base: Path, tmp_path: Path) -> None:
+    asked = run(base, tmp_path)
+    bad = {"prompt": say("user", "<|start_header_id|>user"), "completion": say("assistant", "y")}
+    asked.data.write_text("\n".join(map(json.dumps, [*rows("sft"), bad])))
+    with pytest.raises(BadInput, match="row 17: prompt holds the template mark"):
+        train(asked)
+
+
+def test_a_parent_of_another_template_is_refused(base: Path, tmp_path: Path) -> None:
+    train(run(base, tmp_path))
+    manifest = json.loads((tmp_path / "a-sft" / adapters.MANIFEST).read_text())
+    (tmp_path / "a-sft" / adapters.MANIFEST).write_text(json.dumps(manifest | {"template_digest": "0" * 64}))
+    with pytest.raises(BadInput, match="chat template 000000000000"):
+        train(run(base, tmp_path, "dpo", parent="a-sft"))
+
+
+@pytest.mark.parametrize("lines", [[], rows("sft")[:1]])
+def test_an_empty_and_a_tiny_set_are_refused(base: Path, tmp_path: Path, lines: list[Any]) -> None:
+    asked = run(base, tmp_path)
+    asked.data.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(BadInput, match=f"{len(lines)} of {len(lines)} rows have at most"):
+        train(asked)
+
+
 def test_what_is_too_long_is_left_out_not_cut(base: Path, tmp_path: Path) -> None:
     asked = run(base, tmp_path)
     long = {"prompt": say("user", "x" * 400), "completion": say("assistant", "y")}
@@ -204,6 +263,8 @@ def test_what_is_too_long_is_left_out_not_cut(base: Path, tmp_path: Path) -> Non
         ({"targets": ["lm_head"]}, "not served"),
         ({"loss_weights": [1.0, 2.0]}, "loss_weights has 2"),
         ({"steps": 0, "epochs": 0}, "nothing would be trained"),
+        ({"method": "kto", "batch": 1}, "takes its baseline from the batch"),
+        ({"patience": 2}, "patience needs eval_every"),
     ],
 )
 def test_a_run_that_makes_no_sense_is_refused_by_its_key(change: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -237,16 +298,85 @@ def test_lamps_name_what_is_wrong() -> None:
     assert lit(log(*[0.9] * 12, margin=-0.4), "dpo", 20) == "margin_collapse"
     assert lit(log(1.0, *[4.0] * 6), "sft", 10) == "diverging"
     assert lit(log(2.0, 1.5, 1.0, 0.8), "sft", 10) == ""
+    assert lit(log(0.6, length=2.1), "dpo", 20) == "length_drift"
+    assert lit(log(0.6, length=0.4), "kto", 20) == "length_drift"
+    assert lit(log(0.6, length=1.4), "dpo", 20) == ""
 
 
-def test_the_trainer_needs_no_django() -> None:
+def test_the_length_that_a_model_expects_is_the_mean_of_its_chances_to_end() -> None:
+    assert expected_length([0.0] * 10 + [1.0]) == pytest.approx(10)  # ends where the text ends
+    assert expected_length([0.0] * 10 + [0.5]) == pytest.approx(11)  # and goes on once in two
+    assert expected_length([0.0] * 10 + [0.0]) == pytest.approx(40)  # never ends: capped
+    assert expected_length([0.5] * 10 + [0.5]) == pytest.approx(1.0, abs=0.01)
+    assert drift(11, before=10, own=12) == 1.0
+    assert drift(30, before=10, own=15) == 2.0
+    assert drift(4, before=8, own=15) == 0.5
+
+
+def test_a_preference_run_watches_the_length_it_teaches(base: Path, tmp_path: Path) -> None:
+    manifest = train(run(base, tmp_path, "dpo", steps=8))
+    assert [line["step"] for line in manifest["curve"] if "length" in line] == list(range(1, 9))
+
+
+# peaks seen on an H100, GiB: the 8 B shape, sequence 2048, rank 16
+@pytest.mark.parametrize(
+    ("numbers", "batch", "fused", "nf4", "recompute", "seen"),
+    [
+        ("mixed", 4, False, False, True, 29),
+        ("mixed", 8, False, False, True, 43),
+        ("mixed", 1, False, False, False, 32),
+        ("mixed", 2, False, False, False, 48),
+        ("mixed", 4, True, False, True, 20),
+        ("mixed", 8, True, False, True, 24),
+        ("mixed", 2, True, False, False, 37),
+        ("bf16", 3, True, False, False, 42),
+        ("bf16", 4, True, False, False, 50),
+        ("bf16", 4, True, True, True, 20),
+        ("bf16", 16, True, True, True, 61),
+    ],
+)
+def test_the_memory_plan_knows_what_was_measured(
+    numbers: str, batch: int, fused: bool, nf4: bool, recompute: bool, seen: float
+) -> None:
+    told = memory.needed(
+        EIGHT, batch=batch, length=2048, rank=16, numbers=numbers, fused=fused, nf4=nf4, checkpointing=recompute
+    )
+    assert told / memory.GIB == pytest.approx(seen, rel=0.15)
+
+
+def test_the_batch_is_cut_to_fit_and_recomputes_only_where_one_row_would_not() -> None:
+    def cut(gib: float, **more: Any) -> memory.Plan:
+        wish: dict[str, Any] = {"batch": 16, "accumulation": 1, "length": 2048, "rank": 16, "fused": True}
+        return memory.plan(EIGHT, **wish | more, device_bytes=gib * memory.GIB)
+
+    assert EIGHT.parameters == pytest.approx(8.03e9, rel=1e-3)
+    large = cut(80)
+    assert (large.batch, large.accumulation, large.checkpointing) == (4, 4, False)
+    small = cut(24)
+    assert small.checkpointing
+    assert small.batch * small.accumulation == 16
+    assert cut(12, nf4=True).batch >= 1
+    assert cut(80, checkpointing="on").checkpointing
+    assert cut(80, sides=2).batch < large.batch or large.batch == 1
+    with pytest.raises(BadInput, match=r"out_of_memory before the start: .* try quantization nf4"):
+        cut(12)
+    with pytest.raises(BadInput, match="out_of_memory"):
+        cut(30, least_batch=16, checkpointing="off")
+
+
+def test_a_training_runs_where_django_is_not_installed(base: Path, tmp_path: Path) -> None:
+    run(base, tmp_path)
+    given = {"base_model": str(base), "method": "sft", "data": "sft.jsonl", "out": "a", "steps": 2, "batch": 4, "max_length": 64}  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(given))
     code = (
         "import sys\n"
         "class No:\n"
         "  def find_spec(s, n, p=None, t=None):\n"
-        "    if n.split('.')[0] in ('django', 'celery'): raise ImportError(n)\n"
+        "    if n.split('.')[0] in ('django', 'celery', 'rest_framework'): raise ImportError(n)\n"
         "sys.meta_path.insert(0, No())\n"
-        "import training.lora.train, training.lora.__main__; print('pure')"
+        "from training.lora.__main__ import main\n"
+        f"raise SystemExit(main([{str(tmp_path / 'run.json')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "pure", done.stderr[-400:]
+    assert done.returncode == 0, done.stderr[-400:]
+    assert json.loads(done.stdout)["digest"] == adapters.digest(tmp_path / "a")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from django.core.management import call_command
 
 from agents.inference import adapters as files
 from agents.inference.types import Question, Reply
+from agents.models import AdapterAlias
 from feedback.models import Feedback
 from rmn.lib.errors import BadInput
 from tests.factories import AdapterFactory, BrandFactory, RecommendationFactory
@@ -147,6 +150,44 @@ def test_a_worker_whose_lease_is_gone_publishes_nothing(
     attempt(run)
     assert run.adapter is None
     assert run.status == run.Status.RUNNING  # it is the other worker's now
+
+
+def test_a_stale_worker_that_comes_to_publish_is_named_and_changes_nothing(
+    workshop: Any, judged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = services.wish_for_training(dataset=built(judged), **SMALL | {"steps": 1})
+    register = tasks.serving.register
+
+    def slow(*args: Any, **kwargs: Any) -> Any:  # meanwhile another worker took the run
+        TrainingRun.objects.filter(pk=run.pk).update(lease_token=99)
+        return register(*args, **kwargs)
+
+    monkeypatch.setattr(tasks.serving, "register", slow)
+    with structlog.testing.capture_logs() as said:
+        attempt(run)
+    assert "run_lease_lost" in [line["event"] for line in said]
+    assert run.adapter is None
+    assert run.metrics == []
+    assert run.forecast is not None
+    run.forecast.refresh_from_db()
+    assert run.forecast.status == "open"
+    assert not AdapterAlias.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["disk_full", "out_of_memory", "nan_loss"])
+def test_how_a_trainer_ended_stands_in_its_run_by_name(
+    workshop: Any, judged: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = services.wish_for_training(dataset=built(judged), **SMALL)
+    monkeypatch.setattr(sys, "executable", "/bin/sh")
+    script = Path(workshop.VAR) / "training" / str(run.pk) / "end.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"echo 'training.lora: {name} at step 3: what to do' >&2; exit 2")
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda args, **how: start([args[0], str(script)], **how))
+    attempt(run)
+    assert (run.status, run.stopped_by) == ("failed", name)
+    assert run.error == f"{name} at step 3: what to do"
 
 
 def test_what_cannot_be_trained_is_refused_at_the_door(workshop: Any, judged: Any) -> None:

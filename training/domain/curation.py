@@ -25,6 +25,7 @@ from scipy.stats import binom
 
 from feedback.domain.formats import prompt_messages, real_edit
 from rmn.lib.errors import BadInput
+from training.domain.marks import mark_in
 
 MOST_PER_PERSON = 0.4  # of the human rows of a set
 MOST_PER_PROMPT = 8
@@ -36,6 +37,9 @@ STARS_APART = 2
 FACTS = frozenset({"not true", "wrong product", "numbers look wrong", "fact"})  # reasons that mend a fact, not a style
 USUAL_DISAGREEMENT = 0.3  # between two people on a pair, in published preference sets; counts as ten pairs of ours
 MOST_SMOOTHING = 0.4
+LEAST_PEOPLE = 5  # before one of them is held out
+PEOPLE_SHARE = 0.15  # of people held out, and at most twice that of the rows
+TEXTS = ("prompt", "chosen", "rejected", "completion")
 Masker = Callable[[str], tuple[str, int]]  # text -> masked text, how many places were masked
 
 
@@ -282,7 +286,9 @@ def curate(rows: Sequence[dict[str, Any]], report: Report, *, min_agreement: flo
     kept: list[dict[str, Any]] = []
     seen: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=_key):
-        if row["people"] and row["agreement"] < min_agreement:
+        if any(mark_in(m["content"]) for name in TEXTS for m in row.get(name, ())):
+            report.dropped["template marks in the text"] += 1
+        elif row["people"] and row["agreement"] < min_agreement:
             report.dropped["agreement under the floor"] += 1
         elif _key(row) in seen:
             report.dropped["duplicate"] += 1
@@ -331,7 +337,7 @@ def mask(rows: Sequence[dict[str, Any]], masker: Masker, report: Report) -> list
     found = []
     for row in rows:
         new = dict(row)
-        for name in ("prompt", "chosen", "rejected", "completion"):
+        for name in TEXTS:
             if name in row:
                 messages = []
                 for message in row[name]:
@@ -360,10 +366,38 @@ def split(rows: Sequence[dict[str, Any]], tenant: str) -> tuple[list[dict[str, A
     return train, evaluation
 
 
+def hold_people(train: Sequence[dict[str, Any]], tenant: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training rows, and those of people held out: whether a taste is learnt or a person, only they can tell.
+
+    A person stays on their side in every set of a tenant. Rows that somebody else voted for too stay in
+    training. Under ``LEAST_PEOPLE`` people nobody is held out.
+    """
+    people = sorted({person for row in train for person in row.get("people", ())})
+    if len(people) < LEAST_PEOPLE:
+        return list(train), []
+    place = {p: int(hashlib.sha256(f"{tenant}\nperson\n{p}".encode()).hexdigest()[:8], 16) / 2**32 for p in people}
+    out = {p for p in people if place[p] < PEOPLE_SHARE} or {min(people, key=lambda p: place[p])}
+    kept: list[dict[str, Any]] = []
+    held: list[dict[str, Any]] = []
+    for row in train:
+        theirs = set(row.get("people", ()))
+        fits = bool(theirs) and theirs <= out and len(held) < 2 * PEOPLE_SHARE * len(train)
+        (held if fits else kept).append(row)
+    return kept, held
+
+
 def manifest(
-    kind: str, train: Sequence[dict[str, Any]], held: Sequence[dict[str, Any]], report: Report, **facts: Any
+    kind: str,
+    train: Sequence[dict[str, Any]],
+    held: Sequence[dict[str, Any]],
+    report: Report,
+    by_people: Sequence[dict[str, Any]] = (),
+    **facts: Any,
 ) -> dict[str, Any]:
     """What a data set's reader must know (the set's card).
+
+    Args:
+        by_people: rows of people held out, for early stopping.
 
     Raises:
         BadInput: too few rows, or all of one side.
@@ -379,8 +413,9 @@ def manifest(
     return {
         **facts,
         "kind": kind,
-        "digest": digest(train, held),
-        "rows": {"train": len(train), "eval": len(held)},
+        "digest": digest(train, held, by_people),
+        "rows": {"train": len(train), "eval": len(held), **({"people": len(by_people)} if by_people else {})},
+        "people_held_out": len({person for row in by_people for person in row["people"]}),
         "read": report.read,
         "sources": dict(report.sources),
         "dropped": dict(report.dropped),
@@ -403,7 +438,7 @@ def manifest(
         },
         "people_left_out": report.outliers,
         "warnings": _warnings(kind, train),
-        "people": len({person for row in [*train, *held] for person in row["people"]}),
+        "people": len({person for row in [*train, *held, *by_people] for person in row["people"]}),
         "mean_agreement": float(np.mean([row["agreement"] for row in [*train, *held]])),
     }
 
@@ -459,10 +494,12 @@ def _lengths(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def digest(train: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]) -> str:
+def digest(
+    train: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]], by_people: Sequence[Mapping[str, Any]] = ()
+) -> str:
     lines = [
         f"{part} {json.dumps(written(row), sort_keys=True)}"
-        for part, rows in (("train", train), ("eval", held))
+        for part, rows in (("train", train), ("eval", held), ("people", by_people))
         for row in rows
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     except RmnError as error:
         sys.stderr.write(f"training.lora: {' '.join(str(error).split())}\n")
         return 2
+    if not manifest:  # one of several processes, and not the one that writes
+        return 0
     shown = ("digest", "method", "steps", "final_loss", "seconds", "resumed")
     sys.stdout.write(json.dumps({key: manifest.get(key) for key in shown}) + "\n")
     return 0

@@ -45,6 +45,14 @@ def compose(parts: Sequence[tuple[Path, float]], method: str, out: Path, *, rank
     bases = {m.get("base_digest") for m in manifests if m.get("base_digest")}
     if len(bases) > 1:
         raise BadInput("the adapters were made on different base models: their updates cannot be added")
+    brands = {m.get("brand") for m in manifests if m.get("brand")}
+    if len(brands) > 1:
+        raise BadInput(f"the adapters belong to {' and '.join(sorted(map(str, brands)))}: brands are never mixed")
+    templates = {m.get("template_digest") for m in manifests if m.get("template_digest")}
+    if len(templates) > 1:
+        raise BadInput("the adapters were trained under different chat templates: their sum would speak neither")
+    if not all(math.isfinite(weight) and weight for _, weight in parts):
+        raise BadInput("a weight of 0 adds nothing; leave the adapter out")
     tensors = [safetensors.load_file(folder / files.WEIGHTS) for folder, _ in parts]
     scaled = [_scaled(torch, t, c) for t, c in zip(tensors, configs, strict=True)]
     weights = [weight for _, weight in parts]
@@ -76,11 +84,8 @@ def compose(parts: Sequence[tuple[Path, float]], method: str, out: Path, *, rank
         method=f"compose:{method}",
         parents=[files.digest(folder) for folder, _ in parts],
         weights=weights,
-        **{
-            k: manifests[0][k]
-            for k in ("base_model", "base_digest", "template_digest", "brand", "task")
-            if manifests[0].get(k)
-        },
+        **{k: manifests[0][k] for k in ("base_model", "base_digest", "template_digest", "task") if manifests[0].get(k)},
+        **({"brand": brands.pop()} if brands else {}),
     )
     part_folder.rename(out)
     return digest

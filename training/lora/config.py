@@ -19,7 +19,7 @@ RATES = {"sft": 5e-4, "dpo": 1e-4, "kto": 1e-4}  # for LoRA on hundreds of rows;
 CHOICES = {
     "method": METHODS,
     "scheduler": SCHEDULERS,
-    "precision": ("auto", "fp32", "bf16"),
+    "precision": ("auto", "fp32", "bf16", "mixed"),
     "quantization": ("none", "nf4"),
     "checkpointing": ("auto", "on", "off"),
     "liger": ("auto", "on", "off"),
@@ -39,6 +39,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "label_smoothing": (0, 0.5),
     "save_every": (0, 1_000_000),
     "eval_every": (0, 1_000_000),
+    "patience": (0, 1000),
     "seed": (0, 2**31 - 1),
 }
 
@@ -48,7 +49,9 @@ class RunConfig:
     """All that decides what comes out of a training.
 
     ``steps`` 0 means ``epochs`` passes. ``warmup`` under 1 is a share of the steps, else steps.
-    ``label_smoothing`` is the share of pairs thought to be labelled the wrong way round.
+    ``precision`` auto is fp32 on a CPU and bf16 on a GPU: adapters in bf16 too, no autocast; ``mixed``
+    keeps the adapters in fp32 under autocast. ``batch`` is per device, and is cut into accumulations
+    where it does not fit. ``label_smoothing`` is the share of pairs thought to be labelled the wrong way round.
     """
 
     base_model: Path
@@ -81,6 +84,7 @@ class RunConfig:
     liger: str = "auto"
     save_every: int = 10
     eval_every: int = 0
+    patience: int = 0  # evaluations on held-out rows without a gain, then the best weights are kept; 0: never
     facts: Mapping[str, Any] = field(default_factory=dict)  # for the manifest: brand, retailer, task ...
 
     @property
@@ -163,6 +167,10 @@ def parse(given: Mapping[str, Any], folder: Path, where: str = "run") -> RunConf
         raise BadInput(f"{where}: loss_weights has {len(config.loss_weights)}, loss_types {len(config.loss_types)}")
     if config.packing and config.method != "sft":
         raise BadInput(f"{where}: packing: only for sft")
+    if config.method == "kto" and config.batch < 2:
+        raise BadInput(f"{where}: batch is 1: kto takes its baseline from the batch, so 2 at least")
+    if config.patience and not config.eval_every:
+        raise BadInput(f"{where}: patience needs eval_every: there is nothing to be patient about")
     if not config.steps and not config.epochs:
         raise BadInput(f"{where}: steps and epochs are both 0: nothing would be trained")
     return config

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rmn.lib.errors import BadInput
+from training.domain.marks import MARKS
 
 Row = Mapping[str, Any]
 NEEDED = {"sft": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion")}
@@ -36,6 +37,43 @@ def read(path: Path, method: str, part: str = "train") -> list[dict[str, Any]]:
             if line.strip():
                 rows.append(_row(line, method, f"{file.name} line {number}"))
     return rows
+
+
+def unmarked(rows: Sequence[Row], marks: Iterable[str] = ()) -> None:
+    """Refuse rows whose texts carry a chat template's marks: they were rendered once already.
+
+    Raises:
+        BadInput: with the first such row and the mark.
+    """
+    wanted = [mark for mark in dict.fromkeys([*MARKS, *marks]) if mark.strip()]
+    for number, row in enumerate(rows, 1):
+        for name in ("prompt", "chosen", "rejected", "completion"):
+            for message in row.get(name) or ():
+                mark = next((mark for mark in wanted if mark in message["content"]), None)
+                if mark is not None:
+                    raise BadInput(
+                        f"row {number}: {name} holds the template mark {mark!r}: it was rendered with a template"
+                        " already, and ours would be laid over it; give the bare text"
+                    )
+
+
+def apart(rows: Sequence[Row], held: Sequence[Row]) -> None:
+    """Refuse a held-out part that shares prompts with what is trained on.
+
+    Raises:
+        BadInput: with how many.
+    """
+    known = {_plain(row["prompt"]) for row in rows}
+    shared = sum(_plain(row["prompt"]) in known for row in held)
+    if shared:
+        raise BadInput(
+            f"leak: {shared} of {len(held)} held-out rows ask what the training rows ask; split by prompt, or build"
+            " the set with build_dataset"
+        )
+
+
+def _plain(prompt: Sequence[Row]) -> str:
+    return " ".join(" ".join(message["content"].casefold().split()) for message in prompt)
 
 
 def digest(rows: Sequence[Row]) -> str:

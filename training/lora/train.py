@@ -27,14 +27,16 @@ from agents.inference import adapters as files
 from agents.inference.base import base_digest, template_digest
 from rmn.lib.errors import BadInput, NotConfigured, RmnError
 from training.lora import data as rows_of
+from training.lora import memory
 from training.lora.config import RunConfig
-from training.lora.lamps import lit
+from training.lora.lamps import drift, expected_length, lit
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 LOCK_WAIT_S = 10.0
 FINGERPRINT = "run.sha256"
 DISK_WORDS = ("no space left", "os error 28", "file write failed", "file too large", "disk quota")
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+LENGTH_TEXTS, LENGTH_LOOKS = 6, 8  # texts whose expected length is watched, and looks in a run
 PROBES = 6  # texts whose log-probabilities the manifest keeps, to prove the adapter where it serves
 Progress = Callable[[Mapping[str, Any]], None]  # told {step, steps, loss, ...} after each step
 
@@ -77,8 +79,15 @@ def train(config: RunConfig, *, resume: bool = False, progress: Progress | None 
         NotConfigured: what the run asks for is not on this machine (a GPU, a library).
         LampLit, Stopped, OutOfMemory, DiskFull, Taken: see there.
     """
+    if not _first():  # the first process holds the lock for all
+        return _train(config, resume, None)
     with _alone(config):
         return _train(config, resume, progress)
+
+
+def _first() -> bool:
+    """Whether this is the process that writes, where accelerate starts several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[str, Any]:
@@ -112,11 +121,17 @@ def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[s
     def length(messages: Sequence[Mapping[str, Any]]) -> int:
         return len(words.apply_chat_template(list(messages), tokenize=True, return_dict=True)["input_ids"])
 
+    if config.parent is not None:
+        _same_template(config)
     whole = rows_of.read(config.data, config.method)
+    rows_of.unmarked(whole, words.all_special_tokens)
     kept, too_long = rows_of.fitting(whole, config.method, length, config.max_length)
     held = []
-    if config.data.is_dir() and (config.data / "eval.jsonl").exists():
-        held = rows_of.read(config.data, config.method, "eval")
+    parts = [part for part in ("people", "eval") if config.data.is_dir() and (config.data / f"{part}.jsonl").exists()]
+    if parts:  # people whose taste was not trained on, where the set has them; else prompts
+        held = rows_of.read(config.data, config.method, parts[0])
+        if parts[0] == "eval":
+            rows_of.apart(whole, held)
         held = [
             row
             for row in held
@@ -126,15 +141,18 @@ def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[s
     same = _fingerprint(config, whole)
     checkpoint = _last_checkpoint(config.work) if resume else None
     if checkpoint is None:
-        shutil.rmtree(config.work, ignore_errors=True)
+        if _first():
+            shutil.rmtree(config.work, ignore_errors=True)
     else:
         _of_this_run(config.work, same)
         log.extend(_old_log(checkpoint))
     with _named_ends(config, log):
         config.work.mkdir(parents=True, exist_ok=True)
-        (config.work / FINGERPRINT).write_text(same, encoding="utf-8")
+        if _first():
+            (config.work / FINGERPRINT).write_text(same, encoding="utf-8")
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.stopped_by:
+    trainer.accelerator.wait_for_everyone()
+    if trainer.stopped_by not in ("", "early_stop"):
         if trainer.stopped_by == "stopped":
             raise Stopped("stopped on request; go on with --resume")
         raise LampLit(
@@ -144,7 +162,10 @@ def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[s
         words.apply_chat_template([*row["prompt"], *(row.get("chosen") or row["completion"])], tokenize=False)
         for row in (held or kept)[:PROBES]
     ]
-    model = trainer.model
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not _first():
+        return {}
+    best = _take_best(torch, config, model, log)
     facts = {
         **dict(config.facts),
         "method": config.method,
@@ -165,6 +186,9 @@ def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[s
         "steps": len(log) and log[-1]["step"],
         "final_loss": log[-1]["loss"] if log else None,
         "mean_loss": result.training_loss,
+        "stopped_by": trainer.stopped_by,
+        "best": best,
+        "memory_plan": trainer.plan.row(),
         "tokens_seen": int(getattr(trainer.state, "num_input_tokens_seen", 0) or 0),
         "seconds": round(time.monotonic() - started, 2),
         "resumed": checkpoint is not None,
@@ -260,8 +284,8 @@ def _model(config: RunConfig) -> Any:
     torch, transformers, _ = _libraries()
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda and config.precision != "fp32" else torch.float32
+    numbers = _numbers(config, torch.cuda.is_available())
+    dtype = torch.float32 if numbers == "fp32" else torch.bfloat16
     options: dict[str, Any] = {"dtype": dtype}
     if config.quantization == "nf4":
         try:
@@ -276,7 +300,9 @@ def _model(config: RunConfig) -> Any:
     if config.parent is not None:
         if not (config.parent / files.CONFIG).is_file():
             raise BadInput(f"{config.parent}: no adapter there to start from")
-        return PeftModel.from_pretrained(model, str(config.parent), is_trainable=True)
+        return PeftModel.from_pretrained(
+            model, str(config.parent), is_trainable=True, autocast_adapter_dtype=numbers != "bf16"
+        )
     torch.manual_seed(config.seed)  # the start of A does not depend on what ran before
     wanted = LoraConfig(
         r=config.rank,
@@ -286,7 +312,49 @@ def _model(config: RunConfig) -> Any:
         use_rslora=config.rslora,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, wanted)
+    return get_peft_model(model, wanted, autocast_adapter_dtype=numbers != "bf16")
+
+
+def _numbers(config: RunConfig, cuda: bool) -> str:
+    """bf16 (weights and adapters alike), mixed (adapters in fp32 under autocast) or fp32."""
+    if config.precision == "auto":
+        return "bf16" if cuda else "fp32"
+    return config.precision
+
+
+def _planned(config: RunConfig, fused: bool) -> memory.Plan:
+    torch, _, _ = _libraries()
+    cuda = torch.cuda.is_available()
+    if cuda:
+        device = float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    else:
+        device = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return memory.plan(
+        memory.Shape.of(config.base_model),
+        batch=config.batch,
+        accumulation=config.accumulation,
+        length=config.max_length,
+        rank=config.rank,
+        device_bytes=device,
+        numbers=_numbers(config, cuda),
+        fused=fused,
+        nf4=config.quantization == "nf4",
+        sides=2 if config.method == "dpo" else 1,
+        least_batch=2 if config.method == "kto" else 1,
+        checkpointing=config.checkpointing,
+    )
+
+
+def _same_template(config: RunConfig) -> None:
+    """A parent that was trained under another chat template would be taught a second language."""
+    assert config.parent is not None  # noqa: S101
+    theirs = files.read_manifest(config.parent).get("template_digest")
+    ours = template_digest(config.base_model)
+    if theirs and theirs != ours:
+        raise BadInput(
+            f"{config.parent}: trained under the chat template {theirs[:12]}, the base model has {ours[:12]}: take a"
+            " parent made with this template, or train from the base"
+        )
 
 
 def _trainer(
@@ -296,15 +364,18 @@ def _trainer(
     datasets: Any = importlib.import_module("datasets")
     datasets.disable_progress_bars()
     cuda = torch.cuda.is_available()
-    per_pass = math.ceil(len(rows) / (config.batch * config.accumulation))
+    fused = _liger(config.liger, cuda)
+    cut = _planned(config, fused)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    per_pass = math.ceil(len(rows) / (config.batch * config.accumulation * world))
     steps = config.steps or max(1, math.ceil(per_pass * config.epochs))
     log: list[dict[str, Any]] = []
     common: dict[str, Any] = {
         "output_dir": str(config.work),
         "max_steps": steps,
-        "per_device_train_batch_size": config.batch,
-        "per_device_eval_batch_size": config.batch,
-        "gradient_accumulation_steps": config.accumulation,
+        "per_device_train_batch_size": cut.batch,
+        "per_device_eval_batch_size": cut.batch,
+        "gradient_accumulation_steps": cut.accumulation,
         "learning_rate": config.rate,
         "lr_scheduler_type": config.scheduler,
         "warmup_steps": config.warmup if config.warmup < 1 else min(int(config.warmup), steps),
@@ -317,14 +388,14 @@ def _trainer(
         "eval_steps": config.eval_every or None,
         "report_to": [],
         "use_cpu": not cuda,
-        "bf16": config.precision == "bf16" or (cuda and config.precision == "auto"),
+        "bf16": _numbers(config, cuda) == "mixed",
         "fp16": False,
-        "gradient_checkpointing": config.checkpointing == "on" or (config.checkpointing == "auto" and cuda),
+        "gradient_checkpointing": cut.checkpointing,
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,
         "seed": config.seed,
         "data_seed": config.seed,
-        "use_liger_kernel": _liger(config.liger, cuda),
+        "use_liger_kernel": fused,
         "log_level": "error",
     }
     if config.method == "sft":
@@ -350,6 +421,8 @@ def _trainer(
         )
         kind = trl.KTOTrainer
     watch = _watch(transformers, config, steps, log, progress)
+    if config.method != "sft":
+        watch.texts = _ended(words, [*held, *rows][:LENGTH_TEXTS])
     trainer = kind(
         model=_model(config),
         args=arguments,
@@ -359,7 +432,7 @@ def _trainer(
         callbacks=[watch],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.stopped_by = ""
+    trainer.stopped_by, trainer.plan = "", cut
     watch.trainer = trainer
     return trainer, log
 
@@ -371,6 +444,12 @@ def _watch(
         """Reads each step's log line, keeps it, tells who listens, and watches the lamps."""
 
         trainer: Any = None
+        texts: Sequence[tuple[list[int], int, int]] = ()  # ids, where the answer begins, the token that ends it
+        before: Sequence[float] = ()  # lengths that the model expected at the start
+        waited = 0  # evaluations without a gain
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            self.before = [_expected(self.trainer.model, *text) for text in self.texts]
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
             found = logs or {}
@@ -378,13 +457,16 @@ def _watch(
                 log[-1]["eval_loss"] = float(found["eval_loss"])
             if "loss" not in found:
                 return
-            line: dict[str, Any] = {"step": int(state.global_step), "loss": _finite(found["loss"])}
-            for name, key in (("rewards/margins", "margin"), ("rewards/accuracies", "accuracy"), ("learning_rate", "rate"), ("mean_token_accuracy", "token_accuracy")):  # fmt: skip
-                if key and name in found:
+            line: dict[str, Any] = {"step": int(state.global_step), "loss": float(found["loss"])}
+            for name, key in (("rewards/margins", "margin"), ("rewards/accuracies", "accuracy"), ("logps/chosen", "chosen"), ("learning_rate", "rate"), ("mean_token_accuracy", "token_accuracy")):  # fmt: skip
+                if name in found:
                     line[key] = float(found[name])
+            if self.texts and line["step"] % max(steps // LENGTH_LOOKS, 1) == 0:
+                line["length"] = self.drifted()
             log.append(line)
-            with (config.work / "progress.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**line, "steps": steps}) + "\n")
+            if _first():
+                with (config.work / "progress.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({**line, "steps": steps}) + "\n")
             lamp = lit(log, config.method, steps)
             if lamp:
                 self.trainer.stopped_by = lamp
@@ -396,11 +478,90 @@ def _watch(
                     self.trainer.stopped_by = "stopped"
                     control.should_training_stop = control.should_save = True
 
+        def drifted(self) -> float:
+            """Geometric mean of how far the expected lengths have left where they may be."""
+            now = [_expected(self.trainer.model, *text) for text in self.texts]
+            own = [len(ids) - start for ids, start, _ in self.texts]
+            logs = [math.log(drift(a, b, c)) for a, b, c in zip(now, self.before, own, strict=True)]
+            return round(math.exp(sum(logs) / len(logs)), 4)
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:  # noqa: ARG002
+            if not config.patience:
+                return
+            loss, step = float((metrics or {}).get("eval_loss", math.nan)), int(state.global_step)
+            best = _best(config)
+            if best is None or loss < best["loss"]:
+                self.waited = 0
+                if _first():
+                    _keep_best(config, self.trainer.accelerator.unwrap_model(self.trainer.model), step, loss)
+                return
+            self.waited += 1
+            if self.waited >= config.patience:
+                self.trainer.stopped_by = "early_stop"
+                control.should_training_stop = True
+
     return Watch()
 
 
-def _finite(value: Any) -> float:
-    return float(value)
+def _ended(words: Any, rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], int, int]]:
+    """Answers as token ids up to the token that ends them: all ids, where the answer begins, that token."""
+    found = []
+    for row in rows:
+        prompt = words.apply_chat_template(list(row["prompt"]), tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"]  # fmt: skip
+        whole = words.apply_chat_template([*row["prompt"], *(row.get("chosen") or row["completion"])], tokenize=True, return_dict=True)["input_ids"]  # fmt: skip
+        if words.eos_token_id in whole[len(prompt) :]:
+            end = len(prompt) + whole[len(prompt) :].index(words.eos_token_id)
+            if end > len(prompt):
+                found.append((whole[:end], len(prompt), int(words.eos_token_id)))
+    return found
+
+
+def _expected(model: Any, ids: list[int], start: int, end: int) -> float:
+    """Tokens that the model means to write along a text."""
+    torch, _, _ = _libraries()
+    was = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, start - 1 :].float()
+    model.train(was)
+    return expected_length([float(p) for p in torch.softmax(logits, dim=-1)[:, end]])
+
+
+def _best(config: RunConfig) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((config.work / "best.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _keep_best(config: RunConfig, model: Any, step: int, loss: float) -> None:
+    """The weights of the best evaluation so far; the note is written last, and names whole weights."""
+    import safetensors.torch
+    from peft import get_peft_model_state_dict
+
+    held = {k: v.contiguous() for k, v in get_peft_model_state_dict(model, adapter_name="default").items()}
+    part = config.work / "best.part"
+    safetensors.torch.save_file(held, part)
+    part.replace(config.work / "best.safetensors")
+    (config.work / "best.part").write_text(json.dumps({"step": step, "loss": loss}), encoding="utf-8")
+    (config.work / "best.part").replace(config.work / "best.json")
+
+
+def _take_best(torch: Any, config: RunConfig, model: Any, log: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Go back to the weights of the best evaluation, where somebody was to be patient."""
+    best = _best(config) if config.patience else None
+    if best is None:
+        return None
+    if log and best["step"] < log[-1]["step"]:
+        import safetensors.torch
+        from peft import set_peft_model_state_dict
+
+        with torch.no_grad():
+            held = safetensors.torch.load_file(config.work / "best.safetensors")
+            set_peft_model_state_dict(model, held, adapter_name="default")
+    return best
 
 
 def _liger(asked: str, cuda: bool) -> bool:
@@ -427,8 +588,20 @@ def _last_checkpoint(work: Path) -> Path | None:
             json.loads(state.read_text(encoding="utf-8"))
             found.append((int(folder.name.rpartition("-")[2]), folder))
         except (OSError, ValueError):
-            shutil.rmtree(folder, ignore_errors=True)
+            if _first():
+                shutil.rmtree(folder, ignore_errors=True)
+    found.sort()
+    best = _best_note(work)
+    if found and best is not None and best > found[-1][0]:  # kept after the checkpoint: those steps come again
+        (work / "best.json").unlink(missing_ok=True)
     return max(found)[1] if found else None
+
+
+def _best_note(work: Path) -> int | None:
+    try:
+        return int(json.loads((work / "best.json").read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _old_log(checkpoint: Path) -> list[dict[str, Any]]:

@@ -44,8 +44,11 @@ class Command(RmnCommand):
             raise RmnError(run.error or f"the data set is {run.status}")
         out = Path(options["out"])
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("train.jsonl", "eval.jsonl", "manifest.json"):
-            shutil.copyfile(Path(settings.MEDIA_ROOT) / run.path / name, out / name)
+        folder = Path(settings.MEDIA_ROOT) / run.path
+        for name in ("train.jsonl", "eval.jsonl", "people.jsonl", "manifest.json"):
+            if not (folder / name).exists():
+                continue  # nobody is held out where few people answered
+            shutil.copyfile(folder / name, out / name)
         self.stdout.write(
             f"{run.rows_train} rows to train, {run.rows_eval} to evaluate, digest {run.digest[:12]}: {out}"
         )

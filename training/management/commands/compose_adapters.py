@@ -6,8 +6,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from agents import serving
+from agents.inference import adapters
+from retailers.models import Brand
+from retailers.services import checker
 from rmn.lib.commands import RmnCommand
 from rmn.lib.errors import BadInput
+from training import tasks
 from training.lora.compose import METHODS, compose
 
 
@@ -19,12 +23,35 @@ class Command(RmnCommand):
         parser.add_argument("parts", nargs="+", help="digest or folder, a colon, its weight")
         parser.add_argument("--method", default="cat", help=f"one of {', '.join(METHODS)} (default: cat, exact)")
         parser.add_argument("--rank", type=int, default=0, help="of svd (default: the largest part's)")
+        parser.add_argument("--search", action="store_true", help="search the weights on half of the unseen products")
+        parser.add_argument("--brand", help="of --search: whose products (default: the parts' brand)")
         parser.add_argument("--out", required=True, help="folder of the new version")
 
     def run(self, **options: Any) -> None:
         parts = [part(text) for text in options["parts"]]
+        if options["search"]:
+            self.searched(parts, **options)
+            return
         digest = compose(parts, options["method"], Path(options["out"]), rank=options["rank"])
         self.stdout.write(f"{digest}: {options['out']}")
+
+    def searched(self, parts: list[tuple[Path, float]], **options: Any) -> None:
+        slugs = {str(adapters.read_manifest(folder).get("brand") or "") for folder, _ in parts} - {""}
+        slug = options["brand"] or (slugs.pop() if len(slugs) == 1 else "")
+        brand = Brand.objects.filter(slug=slug).first()
+        if brand is None:
+            raise BadInput(f"--brand {slug!r}: whose products? there is no such brand")
+        items = tasks.products(brand, unseen=True)
+        with serving.inference() as client:
+            found = tasks.mix(
+                client, parts, options["method"], Path(options["out"]), items, checker(brand), rank=options["rank"]
+            )
+        weights = ", ".join(f"{weight:g}" for weight in found.weights)
+        self.stdout.write(
+            f"{adapters.digest(found.folder)}: {found.folder}\nweights {weights}, the best of {len(found.tried)};"
+            f" against the best part on other products: {found.found.verdict.replace('_', ' ')}"
+            f" ({'; '.join(found.found.reasons)})"
+        )
 
 
 def part(text: str) -> tuple[Path, float]:

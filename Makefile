@@ -4,7 +4,7 @@ VENV := .venv/bin/python
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo run test test-vllm lint check faults bench pins
+.PHONY: help install demo run test test-vllm lint check faults bench pins backup restore
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -34,6 +34,13 @@ lint: install  ## style, types, import contracts, migrations, deployment checks,
 	  && echo "pip-audit: no known holes" || { grep -q "Found" var/audit.log && cat var/audit.log && exit 1 || echo "pip-audit: its service does not answer here; not checked"; }
 
 check: lint test  ## what CI runs
+
+backup: install  ## save rows, files and adapters: make backup [TO=folder]
+	@$(VENV) manage.py backup $(if $(TO),--to "$(TO)")
+
+restore: install  ## into an empty database, or one brand alone: make restore FROM=folder [BRAND=slug]
+	@test -n "$(FROM)" || { echo "restore: FROM=folder is missing; name what make backup wrote" >&2; exit 2; }
+	@$(VENV) manage.py restore "$(FROM)" $(if $(BRAND),--brand "$(BRAND)")
 
 faults: install  ## kills and broken parts; own servers on free ports
 	@$(VENV) -m pytest tests/faults -m faults

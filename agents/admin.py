@@ -6,16 +6,19 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet, Sum
 from django.http import HttpRequest
+from django.utils import timezone
 from unfold.decorators import display
 
-from agents import rooms, services
+from agents import services
 from agents.domain.rooms import template as read_template
 from agents.models import (
     Adapter,
     AdapterAlias,
+    AdapterQuerySet,
     AgentRun,
+    AgentRunQuerySet,
     CleanRoomConnection,
     CleanRoomQuery,
     Deployment,
@@ -25,7 +28,7 @@ from agents.models import (
     ReflectionLog,
 )
 from rmn.lib import sealing
-from rmn.lib.admin import ConsoleAdmin, ReadOnlyAdmin, RunAdmin
+from rmn.lib.admin import ConsoleAdmin, ReadOnlyAdmin, RunAdmin, question
 from rmn.lib.errors import BadInput, RmnError
 
 # -- adapters
@@ -36,7 +39,14 @@ class AdapterAdmin(ReadOnlyAdmin):
     """Versions: what they are, whether they were proved, where they serve."""
 
     list_display = ["scope", "short", "kind", "shown_state", "serves", "proved", "rank", "created_at"]
-    list_filter = ["state", "kind", "task", "brand", "retailer"]
+    list_filter = [
+        question("waits", "waits", gate=("at the gate", AdapterQuerySet.at_the_gate)),
+        "state",
+        "kind",
+        "task",
+        "brand",
+        "retailer",
+    ]
     search_fields = ["digest", "scope", "base_model"]
     date_hierarchy = "created_at"
     actions = ["deploy_champion", "deploy_challenger", "roll_back"]
@@ -156,7 +166,12 @@ class AgentRunAdmin(RunAdmin):
     """Goals on their way through the agents."""
 
     list_display = ["goal", "brand", "source", "playbook", "stop", "shown_status", "created_at"]
-    list_filter = ["stop", "source", *RunAdmin.list_filter]
+    list_filter = [
+        question("waits", "waits", approval=("for approval", AgentRunQuerySet.awaiting_approval)),
+        "stop",
+        "source",
+        *RunAdmin.list_filter,
+    ]
     search_fields = [*RunAdmin.search_fields, "goal"]
 
 
@@ -179,7 +194,14 @@ class ForecastAdmin(ReadOnlyAdmin):
     """What decisions expect, and what came true."""
 
     list_display = ["statement", "brand", "agent", "probability", "due", "status", "happened", "observed"]
-    list_filter = ["status", "happened", "task", "agent", "brand"]
+    list_filter = [
+        question("waits", "waits", due=("due", lambda rows: rows.due(timezone.now().date()))),
+        "status",
+        "happened",
+        "task",
+        "agent",
+        "brand",
+    ]
     search_fields = ["statement", "metric"]
     date_hierarchy = "due"
 
@@ -223,13 +245,19 @@ class CleanRoomConnectionAdmin(ConsoleAdmin):
     """Clean rooms a brand may ask: set by ops, with their privacy budget."""
 
     list_display = ["name", "brand", "retailer", "kind", "spent", "k_threshold", "is_active"]
+    list_select_related = ["brand", "retailer"]
     list_filter = ["kind", "is_active", "brand"]
     search_fields = ["name"]
     form = CleanRoomForm
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        taken = Sum("ledger__units", filter=Q(ledger__entry="reserve"), default=0.0)
+        given_back = Sum("ledger__units", filter=Q(ledger__entry="release"), default=0.0)
+        return super().get_queryset(request).annotate(used=taken - given_back)
+
     @admin.display(description="budget used")
-    def spent(self, row: CleanRoomConnection) -> str:
-        return f"{rooms.used(row):g} of {row.budget_units:g}"
+    def spent(self, row: Any) -> str:
+        return f"{row.used:g} of {row.budget_units:g}"
 
     def save_model(self, request: HttpRequest, obj: CleanRoomConnection, form: Any, change: bool) -> None:
         """The key is sealed at once and never shown again."""

@@ -232,6 +232,12 @@ class Prompt(Addressed):
         return f"{self.name}@{self.version}"
 
 
+class AdapterQuerySet(TenantQuerySet):
+    def at_the_gate(self) -> AdapterQuerySet:
+        """Versions that serve nowhere yet and wait for somebody to say so."""
+        return self.filter(state=Adapter.State.CANDIDATE, aliases=None)
+
+
 class Adapter(Addressed):
     """One immutable version of a LoRA adapter, named by the digest of its weights and config."""
 
@@ -262,7 +268,7 @@ class Adapter(Addressed):
     proof = models.JSONField(default=dict, blank=True)  # that it acts: probe distances
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects = TenantQuerySet.as_manager()
+    objects = AdapterQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]

@@ -285,6 +285,45 @@ def roll_back(scope: str, alias: str, reason: str) -> AdapterAlias | None:
     return champion
 
 
+@transaction.atomic
+def revoke(digests: set[str], reason: str) -> list[str]:
+    """Withdraw versions for good wherever they serve; what serves after it is none of them.
+
+    A champion goes back to ``previous`` where that may still serve, else to the base model.
+
+    Returns:
+        The scopes where something else serves now.
+    """
+    moved = []
+    rows = Adapter.objects.filter(digest__in=digests)
+    for scope in sorted(set(rows.values_list("scope", flat=True))):
+        held = _locked(scope)
+        gone = {name for name, row in held.items() if row.adapter is not None and row.adapter.digest in digests}
+        before = held.get("previous")
+        for name in gone - {"champion"}:
+            held[name].delete()
+        if "champion" in gone:
+            fit = before is not None and before.adapter is not None and "previous" not in gone
+            _point(held, held["champion"].adapter, "champion", before.adapter if fit else None, 1.0, reason)  # type: ignore[arg-type, union-attr]
+            if fit:
+                before.delete()  # type: ignore[union-attr]
+        if gone:
+            moved.append(scope)
+    rows.update(state=Adapter.State.REVOKED)
+    return moved
+
+
+def discard(digests: set[str]) -> None:
+    """Take versions' weights off this machine, and off the model server where it is reached."""
+    for digest in digests:
+        shutil.rmtree(Path(settings.RMN_ADAPTERS) / digest, ignore_errors=True)
+    if settings.RMN_INFERENCE_URL:
+        with contextlib.suppress(RmnError), inference() as client:
+            for digest in digests:
+                with contextlib.suppress(UnknownAdapter):
+                    client.unload(digest)
+
+
 def _locked(scope: str) -> dict[str, AdapterAlias]:
     # no join here: PostgreSQL locks no nullable side, MariaDB knows no "of"
     rows = AdapterAlias.objects.select_for_update().filter(scope=scope)

@@ -13,13 +13,15 @@ from campaigns import services
 from campaigns.models import (
     AudienceSegment,
     BudgetPlan,
+    BudgetPlanQuerySet,
     Campaign,
     CurveFit,
     Experiment,
     Recommendation,
+    RecommendationQuerySet,
     ResponseCurve,
 )
-from rmn.lib.admin import EditableAdmin, ReadOnlyAdmin, RunAdmin
+from rmn.lib.admin import EditableAdmin, ReadOnlyAdmin, RunAdmin, question
 from rmn.lib.errors import BadInput
 
 STATES = {"proposed": "warning", "approved": "success", "rejected": "danger", "draft": "", "superseded": ""}
@@ -82,7 +84,11 @@ class ResponseCurveAdmin(ReadOnlyAdmin):
 @admin.register(BudgetPlan)
 class BudgetPlanAdmin(RunAdmin):
     list_display = ["name", "brand", "shown_status", "shown_state", "total_budget", "currency", "shown_gain", "page"]
-    list_filter = ["state", *RunAdmin.list_filter]
+    list_filter = [
+        question("waits", "waits", approval=("for approval", BudgetPlanQuerySet.awaiting_approval)),
+        "state",
+        *RunAdmin.list_filter,
+    ]
     search_fields = [*RunAdmin.search_fields, "name"]
 
     @display(description="state", label=STATES, ordering="state")
@@ -107,23 +113,23 @@ class ExperimentAdmin(RunAdmin):
     search_fields = [*RunAdmin.search_fields, "name", "hypothesis"]
     actions = [*RunAdmin.actions, "register", "approve", "start", "analyse", "stop"]
 
-    @admin.action(description="Register the plan", permissions=["view"])
+    @admin.action(description="Register the plan", permissions=["change_runs"])
     def register(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "register")
 
-    @admin.action(description="Approve", permissions=["view"])
+    @admin.action(description="Approve", permissions=["change_runs"])
     def approve(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "approve")
 
-    @admin.action(description="Start today", permissions=["view"])
+    @admin.action(description="Start today", permissions=["change_runs"])
     def start(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "start")
 
-    @admin.action(description="Analyse", permissions=["view"])
+    @admin.action(description="Analyse", permissions=["change_runs"])
     def analyse(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "analyse")
 
-    @admin.action(description="Stop without a result", permissions=["view"])
+    @admin.action(description="Stop without a result", permissions=["change_runs"])
     def stop(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "stop")
 
@@ -140,7 +146,14 @@ class ExperimentAdmin(RunAdmin):
 @admin.register(Recommendation)
 class RecommendationAdmin(ReadOnlyAdmin):
     list_display = ["title", "brand", "task", "source", "shown_status", "shown_verdict", "adapter", "created_at"]
-    list_filter = ["task", "status", "source", "brand", "retailer"]
+    list_filter = [
+        "task",
+        "status",
+        question("policy", "policy", needs_proof=("needs proof", RecommendationQuerySet.needing_proof)),
+        "source",
+        "brand",
+        "retailer",
+    ]
     search_fields = ["title", "text", "prompt", "adapter_digest"]
     date_hierarchy = "created_at"
     list_select_related = ["brand"]

@@ -275,6 +275,9 @@ class RecommendationQuerySet(TenantQuerySet):
     def for_task(self, task: str) -> RecommendationQuerySet:
         return self.filter(task=task)
 
+    def needing_proof(self) -> RecommendationQuerySet:
+        return self.filter(verdict__verdict="needs_proof")
+
 
 class Task(models.TextChoices):
     """What is judged and learnt: the four tasks of the feedback workflow."""

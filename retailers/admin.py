@@ -7,12 +7,17 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
+from unfold.contrib.filters.admin import RangeDateFilter
 from unfold.decorators import display
 
-from retailers import services
+from retailers import audit, services, webhooks
+from retailers.domain import reconcile
+from retailers.forms import WebhookForm
 from retailers.models import (
     AuditEntry,
     Brand,
+    Delivery,
     ExchangeRate,
     FeedLoad,
     FeedMapping,
@@ -25,7 +30,35 @@ from retailers.models import (
     SKUCatalog,
     Webhook,
 )
-from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin
+from rmn.lib import tenancy
+from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, choice, question
+
+
+class Audited:
+    """What is changed here in the console stands in the audit chain: who, what, which fields; no values."""
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        self._record(request, obj, "added", message)
+        return super().log_addition(request, obj, message)  # type: ignore[misc]
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        self._record(request, obj, "changed", message)
+        return super().log_change(request, obj, message)  # type: ignore[misc]
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        for obj in queryset:
+            self._record(request, obj, "deleted", [])
+        return super().log_deletions(request, queryset)  # type: ignore[misc]
+
+    def _record(self, request: HttpRequest, obj: Any, done: str, message: Any) -> None:
+        with tenancy.everyone():
+            audit.record(
+                brand=getattr(obj, "brand", None),
+                actor=request.user.get_username(),
+                action=f"{obj._meta.verbose_name} {done}",
+                subject=obj,
+                payload={"what": str(obj)[:200], "changes": message if isinstance(message, list) else str(message)},
+            )
 
 
 @admin.register(Retailer)
@@ -36,15 +69,16 @@ class RetailerAdmin(EditableAdmin):
 
 
 @admin.register(Brand)
-class BrandAdmin(EditableAdmin):
+class BrandAdmin(Audited, EditableAdmin):
     list_display = ["name", "slug", "manufacturer", "currency", "shares_training", "is_active"]
     list_filter = ["is_active", "shares_training"]
     search_fields = ["name", "slug", "manufacturer"]
 
 
 @admin.register(Membership)
-class MembershipAdmin(EditableAdmin):
+class MembershipAdmin(Audited, EditableAdmin):
     list_display = ["user", "role", "brand", "retailer"]
+    list_select_related = ["user", "brand", "retailer"]
     list_filter = ["role", "brand"]
     search_fields = ["user__username", "user__email"]
     autocomplete_fields = ["user", "brand", "retailer"]
@@ -76,6 +110,7 @@ class ExchangeRateAdmin(ConsoleAdmin):
 @admin.register(FeedMapping)
 class FeedMappingAdmin(ReadOnlyAdmin):
     list_display = ["__str__", "brand", "retailer", "is_current", "created_by", "created_at"]
+    list_select_related = ["brand", "retailer", "created_by"]
     list_filter = ["network", "is_current", "brand"]
     search_fields = ["network", "report"]
 
@@ -93,7 +128,13 @@ class FeedLoadAdmin(RunAdmin):
         "period_end",
         "created_at",
     ]
-    list_filter = ["status", "brand", "retailer", "grain"]
+    list_filter = [
+        question("waits", "waits", stale=("no new file", lambda rows: rows.stale(timezone.now()))),
+        "status",
+        "brand",
+        "retailer",
+        "grain",
+    ]
     search_fields = ["id", "file_name", "file_sha256", "mapping_version", "error"]
     actions = ["retry_runs", "cancel_runs", "replay"]
 
@@ -118,9 +159,16 @@ class PerformanceMetricAdmin(ReadOnlyAdmin):
         "impressions",
         "shown_final",
     ]
-    list_filter = ["brand", "retailer", "network", "grain", "currency", "is_final"]
+    list_filter = [
+        ("period_start", RangeDateFilter),
+        "brand",
+        "retailer",
+        choice("network", lambda: Retailer.objects.values_list("network", flat=True)),
+        choice("grain", lambda: reconcile.GRAIN_ORDER),
+        choice("currency", lambda: Retailer.objects.values_list("currency", flat=True)),
+        "is_final",
+    ]
     search_fields = ["campaign_id", "campaign_name", "product_id", "gtin14"]
-    date_hierarchy = "period_start"
     list_select_related = ["brand", "retailer"]
 
     @display(description="final", boolean=True)
@@ -151,18 +199,61 @@ class QuarantinedRowAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Webhook)
-class WebhookAdmin(ConsoleAdmin):
-    list_display = ["url", "brand", "is_active"]
-    list_filter = ["brand", "is_active"]
+class WebhookAdmin(Audited, ConsoleAdmin):
+    """Where brands are told of what happens; a secret is shown once, when it is made."""
+
+    list_display = ["url", "brand", "is_active", "last_status", "last_sent_at", "last_error"]
+    list_filter = ["is_active", "brand"]
     search_fields = ["url"]
-    exclude = ["sealed_secret"]
+    fields = ["brand", "url", "events", "is_active"]
+    list_select_related = ["brand"]
+    actions = ["ping", "renew"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:  # noqa: ARG002
+        return ["brand"] if obj else []  # its secret is sealed for the brand
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change, form=WebhookForm, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
+        secret = services.set_up_webhook(obj)
+        super().save_model(request, obj, form, change)
+        if secret:
+            self._show(request, obj, secret)
+
+    @admin.action(description="Send a test", permissions=["change"])
+    def ping(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        for hook in queryset.select_related("brand"):
+            run = webhooks.ping(hook)
+            self.message_user(request, f"{hook.url}: on its way, see {run.get_absolute_url()}")
+
+    @admin.action(description="Give another secret: the old one ends at once", permissions=["change"])
+    def renew(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        for hook in queryset.select_related("brand"):
+            secret = webhooks.new_secret(hook)
+            hook.save(update_fields=["sealed_secret"])
+            self._show(request, hook, secret)
+
+    def _show(self, request: HttpRequest, hook: Webhook, secret: str) -> None:
+        self.message_user(request, f"{hook.url}: the secret is {secret} - keep it now, it is not shown again.")
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(RunAdmin):
+    """Messages to webhooks; a failed one is a dead letter, Retry sends it again."""
+
+    list_display = ["event", "webhook", "brand", "shown_status", "attempts", "response_status", "error", "created_at"]
+    list_filter = ["event", *RunAdmin.list_filter]
+    search_fields = [*RunAdmin.search_fields, "event", "webhook__url"]
+    list_select_related = ["webhook", "brand"]
 
 
 @admin.register(PolicyRule)
-class PolicyRuleAdmin(EditableAdmin):
+class PolicyRuleAdmin(Audited, EditableAdmin):
     """Rules of a brand's own, and new versions of rules, beside those that are shipped."""
 
     list_display = ["code", "version", "network", "severity", "kind", "brand", "owner", "valid_from", "is_active"]
+    list_select_related = ["brand"]
     list_filter = ["network", "severity", "kind", "is_active", "brand"]
     search_fields = ["code", "message", "source"]
 

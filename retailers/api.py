@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, transaction
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_field
@@ -15,12 +17,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from retailers import services
+from retailers import services, webhooks
 from retailers.domain import mapping as mappings
 from retailers.domain import policy
 from retailers.models import (
     AuditEntry,
     Brand,
+    Delivery,
     FeedLoad,
     FeedMapping,
     MetricOutcome,
@@ -29,7 +32,10 @@ from retailers.models import (
     QuarantinedRow,
     Retailer,
     SKUCatalog,
+    Webhook,
+    roles,
 )
+from rmn.lib import outbound
 from rmn.lib.rest import RUN_FIELDS, ReadOnlyRows, Reference, RowSerializer, WritableRows
 
 PEOPLE = {"marketer", "analyst", "integration"}
@@ -396,6 +402,87 @@ class Audit(ReadOnlyRows):
     filterset_fields = ["action", "actor", "subject_id"]
 
 
+class WebhookSerializer(RowSerializer):
+    events = serializers.ListField(child=serializers.CharField(max_length=80), required=False, help_text="empty: all")
+
+    class Meta:
+        model = Webhook
+        fields = [
+            "id",
+            "brand",
+            "url",
+            "events",
+            "is_active",
+            "last_status",
+            "last_error",
+            "last_sent_at",
+            "created_at",
+        ]
+        read_only_fields = ["last_status", "last_error", "last_sent_at", "created_at"]
+
+    def validate_url(self, value: str) -> str:
+        outbound.check(value)
+        return value
+
+    def validate_brand(self, value: Brand) -> Brand:
+        if self.instance is not None and self.instance.brand_id != value.pk:
+            raise serializers.ValidationError("A webhook stays its brand's: set up another.")
+        if not roles(self.context["request"].user, value) & {"integration", "ops"}:
+            raise PermissionDenied
+        return value
+
+
+class NewWebhookSerializer(WebhookSerializer):
+    secret = serializers.CharField(read_only=True, help_text="whsec_...; shown this once")
+
+    class Meta(WebhookSerializer.Meta):
+        fields = [*WebhookSerializer.Meta.fields, "secret"]
+
+
+class Webhooks(WritableRows):
+    """Addresses that are told of what happens: signed as Standard Webhooks have it, tried ten times over half a day."""
+
+    queryset = Webhook.objects.select_related("brand")
+    serializer_class = WebhookSerializer
+    change_roles = {"integration"}
+    filterset_fields = ["is_active"]
+
+    @extend_schema(request=WebhookSerializer, responses={201: NewWebhookSerializer})
+    def create(self, request: Request) -> Response:
+        asked = self.get_serializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        hook = Webhook(**asked.validated_data)
+        hook.secret = services.set_up_webhook(hook)  # type: ignore[attr-defined]
+        try:
+            with transaction.atomic():
+                hook.save()
+        except IntegrityError:
+            raise serializers.ValidationError({"url": ["This brand has a webhook at this address already."]}) from None
+        return Response(NewWebhookSerializer(hook).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=None, responses={202: OpenApiTypes.OBJECT})
+    @action(detail=True, methods=["post"])
+    def ping(self, request: Request, **_: Any) -> Response:  # noqa: ARG002
+        """Send a message that says nothing, to try the address and the secret."""
+        return self.accepted(webhooks.ping(self.get_object()))
+
+
+class DeliverySerializer(RowSerializer):
+    webhook = Reference(read_only=True)
+
+    class Meta:
+        model = Delivery
+        fields = [*RUN_FIELDS, "webhook", "event", "body", "response_status"]
+
+
+class Deliveries(ReadOnlyRows):
+    """Messages to webhooks; POST ``runs/{id}/retry/`` sends a failed one again."""
+
+    queryset = Delivery.objects.select_related("brand", "webhook")
+    serializer_class = DeliverySerializer
+    filterset_fields = ["status", "event"]
+
+
 class TextToCheck(serializers.Serializer):
     """One text for one place of one network."""
 
@@ -449,6 +536,8 @@ resources: dict[str, Any] = {  # address -> viewset
     "quarantine": Quarantine,
     "policy-rules": PolicyRules,
     "audit": Audit,
+    "webhooks": Webhooks,
+    "webhook-deliveries": Deliveries,
 }
 paths: list[Any] = [  # single endpoints
     path("texts/check", CheckText.as_view(), name="check-text"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -277,8 +277,16 @@ class FeedMapping(Addressed):
 
 
 class FeedLoadQuerySet(RunQuerySet):
+    STALE_AFTER: ClassVar[timedelta] = timedelta(days=3)
+
     def finished(self) -> FeedLoadQuerySet:
         return self.filter(status=Run.Status.SUCCEEDED)
+
+    def stale(self, now: datetime) -> FeedLoadQuerySet:
+        """The newest load of each feed (brand, retailer, mapping) that has had no new file for three days."""
+        same = {name: models.OuterRef(name) for name in ("brand", "retailer", "mapping_version")}
+        newer = FeedLoad.objects.finished().filter(**same, created_at__gt=models.OuterRef("created_at"))
+        return self.finished().filter(~models.Exists(newer), created_at__lt=now - self.STALE_AFTER)
 
 
 class FeedLoad(Run):
@@ -645,12 +653,14 @@ class IdempotencyKey(models.Model):
 
 
 class Webhook(Owned):
-    """Where a brand wants to be told. Kept for later: nothing is sent yet."""
+    """Where a brand wants to be told of what happens: audited deeds and ended runs."""
 
     url = models.URLField(max_length=400)
-    events = models.JSONField(default=list, blank=True)  # empty: all
+    events = models.JSONField(default=list, blank=True)  # names of events; empty: all
     sealed_secret = models.TextField(blank=True)  # write-only
     is_active = models.BooleanField(default=True)
+    last_sequence = models.PositiveBigIntegerField(default=0)  # told up to this line of the audit chain
+    told_until = models.DateTimeField(default=timezone.now)  # and of runs that ended before this
     last_status = models.PositiveSmallIntegerField(null=True, blank=True)
     last_error = models.TextField(blank=True)
     last_sent_at = models.DateTimeField(null=True, blank=True)
@@ -660,3 +670,31 @@ class Webhook(Owned):
 
     def __str__(self) -> str:
         return self.url
+
+
+class Delivery(Run):
+    """One message to one webhook: tried again with growing pauses, then a dead letter that can be sent again."""
+
+    task_name: ClassVar[str] = "retailers.tasks.deliver"
+    words: ClassVar[str] = "Tell a webhook"
+    is_errand: ClassVar[bool] = True
+    MOST_ATTEMPTS: ClassVar[int] = 10  # over six to eleven hours
+
+    webhook = models.ForeignKey(Webhook, models.PROTECT, related_name="deliveries")
+    event = models.CharField(max_length=80, db_index=True)
+    body = models.JSONField()
+    response_status = models.PositiveSmallIntegerField(null=True, blank=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta(Run.Meta):
+        verbose_name = "delivery"
+        verbose_name_plural = "deliveries"
+
+    def __str__(self) -> str:
+        return f"{self.event} to {self.webhook_id}"
+
+    def pause(self) -> timedelta:
+        """One minute, then twice as long each time; spread, so that a receiver's return is no flood."""
+        share = 0.75 + (self.pk.int % 1000) / 2000
+        return timedelta(minutes=2 ** (self.attempts - 1) * share)

@@ -15,6 +15,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.utils import timezone
 
+from retailers import webhooks
 from retailers.domain import mapping as mappings
 from retailers.domain import policy, reconcile
 from retailers.domain.harmonizer import text_of
@@ -28,8 +29,9 @@ from retailers.models import (
     QuarantinedRow,
     Retailer,
     SKUCatalog,
+    Webhook,
 )
-from rmn.lib import pii
+from rmn.lib import outbound, pii
 from rmn.lib.errors import BadInput
 
 MOST_IDS = 50_000
@@ -227,6 +229,22 @@ def newest_mapping(load: FeedLoad) -> FeedMapping | str | None:
         return FeedMapping.objects.current().filter(scope=kept.scope, network=kept.network, report=kept.report).first()
     name = str(load.config.get("mapping", ""))
     return name if not load.config.get("yaml") and name in mappings.shipped_names() else None
+
+
+# -- webhooks
+
+
+def set_up_webhook(hook: Webhook) -> str:
+    """Make an unsaved webhook ready: its address checked, told only of what comes from now on; its secret, if it is new.
+
+    Raises:
+        Refused: the address may not be reached from here.
+    """
+    outbound.check(hook.url)
+    if hook.sealed_secret:
+        return ""
+    webhooks.begin(hook)
+    return webhooks.new_secret(hook)
 
 
 # -- texts

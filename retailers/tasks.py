@@ -9,12 +9,14 @@ from typing import Any
 
 from celery import shared_task
 from django.conf import settings
+from django.utils import timezone
 
-from retailers import loads
+from retailers import loads, webhooks
 from retailers.connectors.files import open_feed
 from retailers.domain import harmonizer
 from retailers.domain import mapping as mappings
-from retailers.models import FeedLoad
+from retailers.models import Delivery, FeedLoad
+from rmn.lib import tenancy
 from rmn.lib.errors import BadInput
 from rmn.lib.tasks import TenantTask
 
@@ -74,3 +76,23 @@ def _days(text: str | None) -> tuple[date, date] | None:
         return None
     start, _, end = text.partition(":")
     return date.fromisoformat(start), date.fromisoformat(end or start)
+
+
+# -- webhooks
+
+
+@shared_task
+def announce() -> int:
+    """Write the messages that webhooks are waiting for."""
+    with tenancy.everyone():
+        return webhooks.announce(timezone.now())
+
+
+@shared_task(base=TenantTask)
+def deliver(run_id: str) -> None:
+    """Hand one message over, or say why not."""
+    run = Delivery.objects.select_related("webhook__brand").get(pk=run_id)
+    if run.is_finished:  # the broker delivered the message twice
+        return
+    with run.tracked():
+        webhooks.send(run)

@@ -21,6 +21,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
+from retailers.admin import Audited
 from retailers.models import Membership
 from rmn.models import Heartbeat
 
@@ -46,7 +47,7 @@ class Memberships(TabularInline):
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin, ModelAdmin):
+class PersonAdmin(Audited, UserAdmin, ModelAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -79,7 +80,7 @@ class PersonAdmin(UserAdmin, ModelAdmin):
 
 
 @admin.register(Group)
-class RoleAdmin(GroupAdmin, ModelAdmin):
+class RoleAdmin(Audited, GroupAdmin, ModelAdmin):
     pass
 
 
@@ -95,7 +96,7 @@ class ScheduledTaskForm(PeriodicTaskForm):
 
 
 @admin.register(PeriodicTask)
-class ScheduleAdmin(BeatPeriodicTaskAdmin, ModelAdmin):
+class ScheduleAdmin(Audited, BeatPeriodicTaskAdmin, ModelAdmin):
     form = ScheduledTaskForm
 
 
@@ -120,13 +121,13 @@ class ClockedAdmin(ModelAdmin):
 
 
 @admin.register(AccessAttempt)
-class LockoutAdmin(ModelAdmin):
+class LockoutAdmin(Audited, ModelAdmin):
     list_display = ["attempt_time", "username", "ip_address", "failures_since_start"]
     search_fields = ["username", "ip_address"]
 
 
 @admin.register(TOTPDevice)
-class SecondFactorAdmin(ModelAdmin):
+class SecondFactorAdmin(Audited, ModelAdmin):
     list_display = ["user", "name", "confirmed"]
     search_fields = ["user__username"]
     exclude = ["key"]

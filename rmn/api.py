@@ -19,13 +19,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.throttling import AnonRateThrottle
-from rest_framework_simplejwt.views import TokenBlacklistView, TokenObtainPairView, TokenRefreshView
+from rest_framework_simplejwt.views import TokenBlacklistView, TokenRefreshView
 
 from agents import api as agents
 from campaigns import api as campaigns
 from feedback import api as feedback
 from retailers import api as retailers
 from rmn.lib import runs
+from rmn.logins import Tokens
 from training import api as training
 
 APPS = (retailers, campaigns, feedback, agents, training)
@@ -69,6 +70,8 @@ class Runs(viewsets.ViewSet):
     def list(self, request: Request) -> Response:
         newest: list[Any] = []
         for model in runs.kinds():
+            if model.is_errand:
+                continue
             newest += model.objects.visible_to(request.user).select_related("brand")[:50]
         newest.sort(key=lambda run: run.created_at, reverse=True)
         return Response({"next": None, "previous": None, "results": RunSerializer(newest[:50], many=True).data})
@@ -105,7 +108,7 @@ for app in APPS:
 router.register("runs", Runs, basename="runs")
 
 v1 = [
-    path("token/", TokenObtainPairView.as_view(throttle_classes=[LoginThrottle]), name="token"),
+    path("token/", Tokens.as_view(throttle_classes=[LoginThrottle]), name="token"),
     path("token/refresh/", TokenRefreshView.as_view(throttle_classes=[LoginThrottle]), name="token-refresh"),
     path("token/blacklist/", TokenBlacklistView.as_view(throttle_classes=[LoginThrottle]), name="token-blacklist"),
     *(single for app in APPS for single in app.paths),

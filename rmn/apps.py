@@ -15,8 +15,10 @@ class RmnConfig(AppConfig):
     def ready(self) -> None:
         # shared_task binds to the current Celery app; rmn/__init__ stays empty so that pure code
         # may import rmn.lib, hence here.
+        from rmn import logins
         from rmn.celery import app
         from rmn.lib import tenancy
 
         app.set_default()
         tenancy.watch_connections()
+        logins.watch()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db.models import Count, Max, Sum
 from django.db.models.functions import TruncWeek
 from django.http import HttpRequest
@@ -16,19 +17,20 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents.models import Adapter, AgentRun, Forecast
-from campaigns.models import BudgetPlan, Recommendation
-from retailers.models import FeedLoad, PerformanceMetric, QuarantinedRow
+from campaigns.models import BudgetPlan, Experiment, Recommendation
+from retailers.models import Brand, FeedLoad, MetricOutcome, PerformanceMetric, QuarantinedRow
 from rmn.lib import charts, runs
 from rmn.lib.charts import Picture
+from rmn.models import BrandFigures
 
-STALE_AFTER = timedelta(days=3)
 WEEKS = 26
-KEPT_S = 300
+FEW = 20_000  # metric rows that are added up at once, while somebody waits
+MEASURED = 8
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Something that waits for a person: how much of it, and the list where it stands."""
+    """Something that waits for a person: how much of it, and the list of just that."""
 
     count: int
     words: str
@@ -42,82 +44,169 @@ def environment(request: HttpRequest) -> list[str]:  # noqa: ARG001
 
 def console(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """The first page's context; figures are those of brands the person may see."""
-    picture = spend(request.user)
-    return context | {"waiting": waiting(request.user), "pictures": [picture] if picture else []}
+    weeks = figures(request.user)
+    pictures = [picture for picture in (spend(weeks), roas(weeks)) if picture is not None]
+    return context | {"waiting": waiting(request.user), "pictures": pictures, "measured": measured(request.user)}
 
 
 def waiting(user: Any) -> list[Waiting]:
     """What needs somebody today, the most urgent first; what waits for nobody is left out."""
-    today = timezone.now().date()
+    now = timezone.now()
     found = [
-        Waiting(model.objects.visible_to(user).failed().count(), f"failed: {model.words.lower()}", _list(model, status__exact="failed"))
+        Waiting(
+            model.objects.visible_to(user).failed().count(),
+            f"failed: {model.words.lower()}",
+            _list(model, status__exact="failed"),
+        )
         for model in runs.kinds()
         if model.words
-    ]  # fmt: skip
-    plans = BudgetPlan.objects.visible_to(user).awaiting_approval().count()
-    goals = AgentRun.objects.visible_to(user).awaiting_approval().count()
-    rows = QuarantinedRow.objects.visible_to(user).open().count()
-    proofs = Recommendation.objects.visible_to(user).filter(verdict__verdict="needs_proof").count()
-    gate = Adapter.objects.visible_to(user).filter(state=Adapter.State.CANDIDATE, aliases=None).count()
-    due = Forecast.objects.visible_to(user).due(today).count()
-    found += [
-        Waiting(plans, "budget plans to approve", _list(BudgetPlan, state__exact="proposed")),
-        Waiting(goals, "plans of agents that ask", _list(AgentRun, stop__exact="needs_input")),
-        Waiting(rows, "rows in quarantine", _list(QuarantinedRow, status__exact="open")),
-        Waiting(proofs, "texts that need proof", _list(Recommendation, task__exact="creative")),
-        Waiting(gate, "adapters that serve nowhere yet", _list(Adapter, state__exact="candidate")),
-        Waiting(due, "forecasts due", _list(Forecast, status__exact="open")),
-        Waiting(_stale(user), "feeds without a new file for three days", _list(FeedLoad)),
     ]
-    return [one for one in found if one.count]
-
-
-def _stale(user: Any) -> int:
-    """Feeds (brand, retailer, mapping) whose newest load is old."""
-    feeds = FeedLoad.objects.visible_to(user).filter(status=runs.Run.Status.SUCCEEDED).order_by()
-    newest = feeds.values("brand", "retailer", "mapping_version").annotate(last=Max("created_at"), files=Count("pk"))
-    return newest.filter(last__lt=timezone.now() - STALE_AFTER).count()
+    plans = BudgetPlan.objects.visible_to(user).awaiting_approval()
+    goals = AgentRun.objects.visible_to(user).awaiting_approval()
+    rows = QuarantinedRow.objects.visible_to(user).open()
+    proofs = Recommendation.objects.visible_to(user).needing_proof()
+    gate = Adapter.objects.visible_to(user).at_the_gate()
+    due = Forecast.objects.visible_to(user).due(now.date())
+    stale = FeedLoad.objects.visible_to(user).stale(now)
+    found += [
+        Waiting(plans.count(), "budget plans to approve", _list(BudgetPlan, waits="approval")),
+        Waiting(goals.count(), "plans of agents that ask", _list(AgentRun, waits="approval")),
+        Waiting(rows.count(), "rows in quarantine", _list(QuarantinedRow, status__exact="open")),
+        Waiting(proofs.count(), "texts that need proof", _list(Recommendation, policy="needs_proof")),
+        Waiting(gate.count(), "adapters that serve nowhere yet", _list(Adapter, waits="gate")),
+        Waiting(due.count(), "forecasts due", _list(Forecast, waits="due")),
+        Waiting(stale.count(), "feeds without a new file for three days", _list(FeedLoad, waits="stale")),
+    ]
+    return [one for one in found if one.count]  # fmt: skip
 
 
 def _list(model: Any, **filters: str) -> str:
     address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-    return f"{address}?{urlencode(filters)}" if filters else address
+    return f"{address}?{urlencode(filters)}"
 
 
-def spend(user: Any) -> Picture | None:
-    """Weekly spend by brand over the last half year there is, each cent counted once; kept for five minutes."""
-    key = f"console-spend:{user.pk}"
-    rows = cache.get(key)
-    if rows is None:
-        metrics = PerformanceMetric.objects.visible_to(user).filter(spend__isnull=False)
-        newest = metrics.aggregate(last=Max("period_start"))["last"]
-        rows = []
-        if newest is not None:
-            recent = metrics.filter(period_start__gt=newest - timedelta(weeks=WEEKS)).counted_once()
-            sums = (
-                recent.order_by()
-                .annotate(week=TruncWeek("period_start"))
-                .values("week", "brand__name", "currency")
-                .annotate(total=Sum("spend"))
-            )
-            rows = [
-                {
-                    "week": row["week"].isoformat(),
-                    "brand": f"{row['brand__name']}, {row['currency']}",
-                    "spend": float(row["total"]),
-                }
-                for row in sums.order_by("week", "brand__name", "currency")
-            ]
-        cache.set(key, rows, KEPT_S)
+# -- where the money went
+
+
+def figures(user: Any) -> list[dict[str, Any]]:
+    """The kept weeks of the person's brands; a brand with few rows and nothing kept is added up now."""
+    brands = Brand.objects.for_user(user)
+    missing = brands.exclude(pk__in=BrandFigures.objects.visible_to(user).values("brand")).order_by("pk")
+    for brand in missing[:20]:
+        if PerformanceMetric.objects.filter(brand=brand)[: FEW + 1].count() <= FEW:
+            add_up(brand)
+    kept = BrandFigures.objects.visible_to(user).select_related("brand").order_by("brand__name")
+    return [{"brand": one.brand.name, **week} for one in kept for week in one.weeks]
+
+
+def refresh() -> int:
+    """Add up anew the brands whose rows have changed since; returns how many."""
+    loads = dict(FeedLoad.objects.finished().order_by().values_list("brand").annotate(last=Max("finished_at")))
+    kept = dict(BrandFigures.objects.values_list("brand", "at"))
+    changed = [
+        key
+        for key in Brand.objects.values_list("pk", flat=True)
+        if key not in kept or (loads.get(key) or kept[key]) > kept[key]
+    ]
+    for brand in Brand.objects.filter(pk__in=changed):
+        add_up(brand)
+    return len(changed)  # fmt: skip
+
+
+def add_up(brand: Brand) -> BrandFigures:
+    """Weekly spend and sales of the last half year there is, each cent at one grain, sales under one attribution."""
+    started = timezone.now()
+    metrics = PerformanceMetric.objects.filter(brand=brand)
+    newest = metrics.aggregate(last=Max("period_start"))["last"]
+    weeks: dict[tuple[str, str], dict[str, Any]] = {}
+    if newest is not None:
+        recent = metrics.filter(period_start__gt=newest - timedelta(weeks=WEEKS)).counted_once().order_by()
+        spent = recent.filter(spend__isnull=False).annotate(week=TruncWeek("period_start")).values("week", "currency")
+        for row in spent.annotate(total=Sum("spend")).order_by("week", "currency"):
+            weeks[row["week"].isoformat(), row["currency"]] = {"spend": float(row["total"])}
+        for (week, currency), (value, attribution) in _sales(recent).items():
+            if (week, currency) in weeks:
+                weeks[week, currency] |= {"sales": float(value), "attribution": attribution}
+    rows = [{"week": week, "currency": currency, **told} for (week, currency), told in weeks.items()]
+    found, _ = BrandFigures.objects.update_or_create(brand=brand, defaults={"weeks": rows, "at": started})
+    return found
+
+
+def _sales(metrics: Any) -> dict[tuple[str, str], tuple[Decimal, str]]:
+    """Sales by week and currency, under the one attribution that most rows carry: two are never added."""
+    names = ("window_days", "interaction", "model", "scope", "sales_channel")
+    sums = (
+        MetricOutcome.objects.filter(metric="sales", performance__in=metrics.values("pk"))
+        .order_by()
+        .annotate(week=TruncWeek("performance__period_start"))
+        .values("week", "performance__currency", *names)
+        .annotate(total=Sum("value"), rows=Count("pk"))
+    )
+    found: dict[tuple[Any, ...], dict[tuple[str, str], Decimal]] = defaultdict(dict)
+    rows: dict[tuple[Any, ...], int] = defaultdict(int)
+    for row in sums:
+        how = tuple(row[name] for name in names)
+        rows[how] += row["rows"]
+        found[how][row["week"].isoformat(), row["performance__currency"]] = row["total"]
+    if not rows:
+        return {}
+    best = max(rows, key=lambda how: (rows[how], -how[0], str(how)))
+    window = f"{best[0]} days" if best[0] else "window not said"
+    words = ", ".join(filter(None, [window, *(str(part).replace("_", " ") for part in best[1:])]))
+    return {where: (value, words) for where, value in found[best].items()}
+
+
+def spend(weeks: list[dict[str, Any]]) -> Picture | None:
+    """Weekly spend by brand."""
+    rows = [
+        {"week": one["week"], "brand": f"{one['brand']}, {one['currency']}", "spend": one["spend"]} for one in weeks
+    ]
     if not rows:
         return None
-    last = max(row["week"] for row in rows)
-    brands = sorted({row["brand"] for row in rows})
+    last, brands = max(row["week"] for row in rows), sorted({row["brand"] for row in rows})
     return charts.picture(
         charts.lines("week", "spend", x_title="Week beginning", y_title="Spend per week", series="brand", x_type="temporal", names=brands),
         f"Spend by week and brand, to the week of {last}",
         f"Weekly spend of {len(brands)} brands over the last {WEEKS} weeks; each amount is counted at one grain only.",
         rows,
-        note="Reported by the networks, each cent at one grain. Sales and ROAS stand with their attribution at each brand's budgets.",
+        note="Reported by the networks, each cent at one grain.",
         key="spend",
     )  # fmt: skip
+
+
+def roas(weeks: list[dict[str, Any]]) -> Picture | None:
+    """Weekly return on ad spend by brand, the attribution named: reported sales, not what the ads caused."""
+    rows = [
+        {
+            "week": one["week"],
+            "brand": f"{one['brand']}, {one['currency']}",
+            "spend": one["spend"],
+            "sales": one["sales"],
+            "roas": round(one["sales"] / one["spend"], 3),
+            "attribution": one["attribution"],
+        }
+        for one in weeks
+        if one.get("sales") is not None and one["spend"]
+    ]
+    if not rows:
+        return None
+    brands, ways = sorted({row["brand"] for row in rows}), sorted({row["attribution"] for row in rows})
+    return charts.picture(
+        charts.lines("week", "roas", x_title="Week beginning", y_title="Reported sales per unit of spend", series="brand", x_type="temporal", names=brands),
+        f"Reported ROAS by week and brand ({'; '.join(ways)})",
+        f"Weekly reported return on ad spend of {len(brands)} brands, each under the one attribution that most of its rows carry.",
+        rows,
+        note="Attributed by the networks, not caused by the ads: what tests measured stands below as iROAS.",
+        key="roas",
+    )  # fmt: skip
+
+
+def measured(user: Any) -> list[dict[str, Any]]:
+    """The newest tests that measured an incremental return."""
+    tests = Experiment.objects.visible_to(user).filter(status=runs.Run.Status.SUCCEEDED, result__iroas__isnull=False)
+    found = []
+    for test in tests.select_related("brand").order_by("-finished_at")[:MEASURED]:
+        iroas = test.result["iroas"] or {}
+        if iroas.get("estimate") is not None:
+            found.append({"test": test, "estimate": iroas["estimate"], "interval": iroas.get("interval")})
+    return found

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import hmac
+import os
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import redis
 from django.conf import settings
+from django.contrib.admin.views.decorators import staff_member_required
+from django.core.cache import cache
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, JsonResponse
+from django.db.models import Count, Min
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
+from django_celery_beat.models import PeriodicTask
+from django_prometheus.exports import ExportToDjangoView
 from httpx2 import Client, HTTPError
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from agents.models import AdapterAlias
+from retailers.models import Webhook
+from rmn.lib import runs, sealing, tenancy
+from rmn.lib.errors import NotConfigured
 from rmn.models import Heartbeat
 
 
@@ -23,14 +38,69 @@ def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
     return JsonResponse({"status": "live"})
 
 
+def _may_look_inside(request: HttpRequest) -> bool:
+    """Who has the token of RMN_METRICS_TOKEN; without one set, this machine, unless it asks for somebody else."""
+    said = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if settings.RMN_METRICS_TOKEN:
+        return hmac.compare_digest(said.encode(), settings.RMN_METRICS_TOKEN.encode())
+    return request.META.get("REMOTE_ADDR") in ("127.0.0.1", "::1") and "X-Forwarded-For" not in request.headers
+
+
 @require_GET
-def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    """200 when the site can do its work; each part says its cause and next step when it cannot."""
-    checks = {name: _ask(check) for name, check in CHECKS.items()}
+def metrics(request: HttpRequest) -> HttpResponse:
+    """For Prometheus: Django's figures, and ours on runs and parts."""
+    if not _may_look_inside(request):
+        return HttpResponse(
+            "metrics: send the token of RMN_METRICS_TOKEN as bearer\n", status=401, content_type="text/plain"
+        )
+    answer: HttpResponse = ExportToDjangoView(request)
+    answer.content += generate_latest(_ours())
+    return answer  # fmt: skip
+
+
+def _ours() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    count = Gauge("rmn_runs", "Runs that wait, work or have failed.", ["kind", "status"], registry=registry)
+    oldest = Gauge("rmn_oldest_queued_seconds", "Age of the oldest run that waits.", ["kind"], registry=registry)
+    ok = Gauge("rmn_part_ok", "1 where a part of the system works.", ["part"], registry=registry)
+    now = timezone.now()
+    with tenancy.everyone():
+        for model in runs.kinds():
+            kind = model._meta.model_name
+            rows = model.objects.filter(status__in=["queued", "running", "failed"]).order_by()
+            for row in rows.values("status").annotate(n=Count("pk")):
+                count.labels(kind, row["status"]).set(row["n"])
+            first = model.objects.filter(status="queued").aggregate(at=Min("queued_at"))["at"]
+            oldest.labels(kind).set((now - first).total_seconds() if first else 0)
+        for name, told in parts().items():
+            ok.labels(name).set(1 if told["ok"] else 0)
+    return registry
+
+
+def parts() -> dict[str, dict[str, Any]]:
+    """Every part: whether it works, and if not, why and what to do."""
+    return {name: _ask(check) for name, check in CHECKS.items()}
+
+
+@require_GET
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200 when the site can do its work; causes and next steps for those who may look inside."""
+    with tenancy.everyone():
+        checks = parts()
     needed = all(checks[name]["ok"] for name in ("database", "migrations"))
     whole = all(check["ok"] for check in checks.values())
-    status = "ready" if whole else "degraded" if needed else "not ready"
-    return JsonResponse({"status": status, "checks": checks}, status=200 if needed else 503)
+    body: dict[str, Any] = {"status": "ready" if whole else "degraded" if needed else "not ready"}
+    if _may_look_inside(request):
+        body["checks"] = checks
+    return JsonResponse(body, status=200 if needed else 503)
+
+
+@require_GET
+@staff_member_required(login_url="login")
+def page(request: HttpRequest) -> HttpResponse:
+    """The same for ops staff, on a page."""
+    with tenancy.everyone():
+        return render(request, "health.html", {"parts": parts()})
 
 
 def _ask(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -93,11 +163,94 @@ def inference() -> dict[str, Any]:
     return {"ok": True}
 
 
-CHECKS = {f.__name__: f for f in (database, migrations, broker, worker, inference)}
+def beat() -> dict[str, Any]:
+    last = PeriodicTask.objects.filter(name="heartbeat").values_list("last_run_at", flat=True).first()
+    if last is None or last < timezone.now() - timedelta(seconds=90):
+        return _bad(
+            f"no tick since {last:%Y-%m-%d %H:%M:%S} UTC" if last else "it never ran",
+            "start a beat: make run, or celery -A rmn beat",
+        )
+    return {"ok": True}
+
+
+def queue() -> dict[str, Any]:
+    now = timezone.now()
+    ages = {
+        model.words or model.__name__: model.objects.filter(status="queued", queued_at__lt=now - WAITS_TOO_LONG).count()
+        for model in runs.kinds()
+    }
+    slow = {words: n for words, n in ages.items() if n}
+    if slow:
+        words = ", ".join(f"{n} of '{words}'" for words, n in slow.items())
+        return _bad(f"waiting for over ten minutes: {words}", "start a worker for their queue, or more of them")
+    return {"ok": True}
+
+
+def disk() -> dict[str, Any]:
+    free = shutil.disk_usage(settings.VAR).free
+    if free < LEAST_FREE:
+        return _bad(
+            f"{free / 2**20:,.0f} MB are free under {settings.VAR.name}",
+            "make room: old backups and var/training first",
+        )
+    return {"ok": True, "free_mb": free // 2**20}
+
+
+def files() -> dict[str, Any]:
+    for folder in (Path(settings.MEDIA_ROOT), Path(settings.RMN_ADAPTERS)):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            return _bad(f"{folder.name} cannot be written to", "give the service's user write access to it")
+    return {"ok": True}
+
+
+def adapters() -> dict[str, Any]:
+    used = AdapterAlias.objects.filter(name="champion").exclude(adapter=None).values_list("adapter__digest", flat=True)
+    lost = [
+        digest[:12]
+        for digest in used
+        if not (Path(settings.RMN_ADAPTERS) / digest / "adapter_model.safetensors").is_file()
+    ]
+    if lost:
+        return _bad(
+            f"{len(lost)} that serve are not in the adapters folder, first {lost[0]}",
+            "restore the folder from a backup, or roll the alias back",
+        )
+    return {"ok": True}
+
+
+def secrets() -> dict[str, Any]:
+    for hook in Webhook.objects.exclude(sealed_secret="").select_related("brand")[:1]:
+        try:
+            sealing.unseal(hook.sealed_secret, str(hook.brand.uuid))
+        except NotConfigured as error:
+            return _bad(str(error), "set RMN_DATA_KEY to the key it was, or enter the secrets again")
+    return {"ok": True}
+
+
+def kept() -> dict[str, Any]:
+    cache.set("health", "1", 5)
+    if cache.get("health") != "1":
+        return _bad(
+            "the cache does not keep what it is given", "check RMN_CACHE_URL; requests go on without allowances"
+        )
+    return {"ok": True}
+
+
+def _bad(cause: str, step: str) -> dict[str, Any]:
+    return {"ok": False, "cause": cause, "next": step}
+
+
+WAITS_TOO_LONG = timedelta(minutes=10)
+LEAST_FREE = 2**30
+PARTS = (database, migrations, broker, beat, worker, queue, inference, adapters, disk, files, secrets, kept)
+CHECKS = {("cache" if f is kept else f.__name__): f for f in PARTS}
 NEXT = {
     "database": "check DATABASE_URL and that the server runs",
     "migrations": "check DATABASE_URL, then python manage.py migrate",
     "broker": "check REDIS_URL; make run starts the embedded one; queued work waits in its Run rows",
     "worker": "check the database, then start a worker",
     "inference": "check RMN_INFERENCE_URL and the server's log",
+    "kept": "check RMN_CACHE_URL; requests go on without allowances",
+    "files": "give the service's user write access to the files and adapters folders",
 }

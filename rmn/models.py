@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
+from django.utils import timezone
+
+from retailers.models import Brand
+from rmn.lib.rows import TenantQuerySet
 
 
 class Heartbeat(models.Model):
@@ -11,3 +16,32 @@ class Heartbeat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} at {self.at:%H:%M:%S}"
+
+
+class Digest(models.Model):
+    """The day's e-mail to a person; its row comes first, so that nobody gets two."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
+    day = models.DateField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "day"], name="digest_once_per_person_and_day")]
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.day}"
+
+
+class BrandFigures(models.Model):
+    """A brand's weeks in money, added up in the background so that the first page reads a few rows."""
+
+    brand = models.OneToOneField(Brand, models.CASCADE, related_name="+")
+    weeks = models.JSONField(default=list)  # [{week, currency, spend, sales, attribution}]
+    at = models.DateTimeField(default=timezone.now)
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "brand figures"
+
+    def __str__(self) -> str:
+        return f"{self.brand} at {self.at:%Y-%m-%d %H:%M}"

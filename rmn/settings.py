@@ -16,6 +16,7 @@ from typing import Any
 import django_stubs_ext
 import environ
 import pymysql
+from celery.schedules import crontab
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
@@ -176,7 +177,7 @@ def database(url_name: str, fallback: str) -> dict[str, Any]:
 
 
 DATABASES = {"default": database("DATABASE_URL", f"sqlite:///{VAR / 'db.sqlite3'}")}
-if env.str("DATABASE_ADMIN_URL", "") and "migrate" in sys.argv:
+if env.str("DATABASE_ADMIN_URL", "") and {"migrate", "restore"} & set(sys.argv[1:2]):
     DATABASES["default"] = database("DATABASE_ADMIN_URL", "")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 if TESTING:
@@ -197,7 +198,8 @@ if TESTING:
             "token_blacklist",
         ]
     )
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+# Several web processes share their allowances and what they keep only where a cache of their own is named.
+CACHES = {"default": env.cache_url("RMN_CACHE_URL", default="locmemcache://")}
 
 # -- work that outlives a request
 VALKEY_PORT = number("RMN_VALKEY_PORT", 6390, low=1)
@@ -225,18 +227,25 @@ CELERY_WORKER_MAX_TASKS_PER_CHILD = 500
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
+    "retailers.tasks.announce": {"queue": "default"},
+    "retailers.tasks.deliver": {"queue": "default"},
     "retailers.tasks.*": {"queue": "ingest"},
     "campaigns.tasks.*": {"queue": "optimize"},
     "training.tasks.*": {"queue": "train"},
     "agents.tasks.*": {"queue": "infer"},
 }
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULER = "rmn.schedules:OnceScheduler"
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "sweep": {"task": "rmn.tasks.sweep", "schedule": 30.0},
     "heartbeat": {"task": "rmn.tasks.heartbeat", "schedule": 20.0},
+    "announce": {"task": "retailers.tasks.announce", "schedule": 15.0},
     "link-campaigns": {"task": "campaigns.tasks.link_all_campaigns", "schedule": 6 * 3600.0},
     "forecasts": {"task": "agents.tasks.resolve_forecasts", "schedule": 3600.0},
+    "lessons": {"task": "training.tasks.teach_nightly", "schedule": crontab(hour=2, minute=30)},
+    "figures": {"task": "rmn.tasks.figures", "schedule": 300.0},
+    "digest": {"task": "rmn.tasks.digest", "schedule": 1800.0},
+    "tidy": {"task": "rmn.tasks.tidy", "schedule": 6 * 3600.0},
     "canaries": {"task": "agents.tasks.watch_canaries", "schedule": 120.0},
 }
 
@@ -267,6 +276,8 @@ EMAIL_PORT = number("EMAIL_PORT", 25)
 EMAIL_HOST_USER = env.str("EMAIL_HOST_USER", "")
 EMAIL_HOST_PASSWORD = env.str("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_TLS = flag("EMAIL_USE_TLS", default=False)
+RMN_SITE_URL = env.str("RMN_SITE_URL", "http://127.0.0.1:8000").rstrip("/")  # for links in e-mails
+RMN_DIGEST_HOUR = number("RMN_DIGEST_HOUR", 6)  # UTC; 24 sends none
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "rmn@localhost")
 
 # -- the web
@@ -377,6 +388,8 @@ SPECTACULAR_SETTINGS = {
 # -- the model, its server and what may be reached outside
 RMN_CACHE = Path(env.str("RMN_CACHE", str(Path.home() / ".cache" / "rmn"))).expanduser()
 RMN_BASE_MODEL = Path(env.str("RMN_BASE_MODEL", str(VAR / "models" / "base")))
+RMN_TRAIN_DEVICE = env.str("RMN_TRAIN_DEVICE", "cpu")  # cpu or cuda: what estimates are made for
+RMN_TRAIN_PRICE_PER_HOUR = env.float("RMN_TRAIN_PRICE_PER_HOUR", 0.0)  # USD of the training host; 0: no cost is told
 RMN_ADAPTERS = Path(env.str("RMN_ADAPTERS", str(VAR / "adapters")))
 RMN_ADAPTERS_ON_SERVER = env.str("RMN_ADAPTERS_ON_SERVER", "")  # the same folder as the model server sees it
 RMN_INFERENCE_URL = env.str("RMN_INFERENCE_URL", "")
@@ -386,7 +399,8 @@ if RMN_INFERENCE_KIND not in ("tgi", "openai", "vllm"):
 RMN_OUTBOUND_ALLOW = env.list("RMN_OUTBOUND_ALLOW", default=[])
 RMN_DATA_KEY = env.str("RMN_DATA_KEY", SECRET_KEY)  # seals credentials and keys personal-data tags
 
-# -- logs
+# -- logs and figures
+RMN_METRICS_TOKEN = env.str("RMN_METRICS_TOKEN", "")
 LOG_JSON = flag("RMN_LOG_JSON", default=not DEBUG)
 LOG_LEVEL = env.str("RMN_LOG_LEVEL", "WARNING" if TESTING else "INFO")
 DJANGO_STRUCTLOG_CELERY_ENABLED = True

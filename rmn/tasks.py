@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import structlog
 from celery import shared_task
 from django.utils import timezone
 
+from retailers.models import Delivery, IdempotencyKey
+from rmn import dashboard, digests
 from rmn.lib import runs, tenancy
 from rmn.models import Heartbeat
 
+KEYS_FOR, TAKEN_FOR = timedelta(days=7), timedelta(days=30)
 log = structlog.get_logger(__name__)
 
 
@@ -26,3 +31,25 @@ def sweep() -> dict[str, int]:
 def heartbeat() -> None:
     """A sign of life that /readyz looks for."""
     Heartbeat.objects.update_or_create(name="worker", defaults={"at": timezone.now()})
+
+
+@shared_task
+def figures() -> int:
+    """Add up the first page's weeks where new rows came in."""
+    with tenancy.everyone():
+        return dashboard.refresh()
+
+
+@shared_task
+def digest() -> int:
+    """The morning's e-mail to those for whom something waits; asked for often, sent once a day."""
+    with tenancy.everyone():
+        return digests.send_all(timezone.now())
+
+
+@shared_task
+def tidy() -> None:
+    """Take away what has served: answers to old requests, messages that were taken long ago."""
+    with tenancy.everyone():
+        IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEYS_FOR).delete()
+        Delivery.objects.filter(status=Delivery.Status.SUCCEEDED, finished_at__lt=timezone.now() - TAKEN_FOR).delete()

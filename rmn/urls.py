@@ -4,7 +4,6 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
-from django_prometheus.exports import ExportToDjangoView
 
 from rmn import health, views
 
@@ -29,6 +28,7 @@ urlpatterns = [
     path("favicon.ico", views.favicon),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
-    path("metrics", ExportToDjangoView),
+    path("health/", health.page, name="health"),
+    path("metrics", health.metrics),
     path(settings.ADMIN_PATH, admin.site.urls),
 ]

@@ -63,6 +63,8 @@ def waiting(user: User) -> list[dict[str, Any]]:
 def latest_runs(user: User, count: int = 12) -> list[runs.Run]:
     newest: list[Any] = []
     for model in runs.kinds():
+        if model.is_errand:
+            continue
         newest += model.objects.visible_to(user).select_related("brand").order_by("-created_at")[:count]
     return sorted(newest, key=lambda run: run.created_at, reverse=True)[:count]
 

@@ -28,6 +28,21 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("same")
 
 
+ROW_FIXTURES = {"db", "transactional_db", "people"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Off SQLite only what touches rows is asked again: the rest cannot differ between databases."""
+    from django.conf import settings
+
+    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        return
+    rows = [one for one in items if one.get_closest_marker("django_db") or ROW_FIXTURES & set(one.fixturenames)]  # type: ignore[attr-defined]
+    kept = set(map(id, rows))
+    config.hook.pytest_deselected(items=[one for one in items if id(one) not in kept])
+    items[:] = rows
+
+
 @dataclass(frozen=True)
 class People:
     """Owner and colleague work for ``brand``, the stranger for ``other``, ops for all, narrowed for one retailer."""

@@ -15,6 +15,7 @@ from feedback.models import Export, Feedback, ReviewTask
 from retailers.models import (
     AuditEntry,
     Brand,
+    Delivery,
     FeedLoad,
     FeedMapping,
     Membership,
@@ -23,8 +24,9 @@ from retailers.models import (
     QuarantinedRow,
     Retailer,
     SKUCatalog,
+    Webhook,
 )
-from training.models import Dataset, Evaluation, TrainingRun
+from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 
 
 class RetailerFactory(DjangoModelFactory):
@@ -296,6 +298,21 @@ class EvaluationFactory(AtRetailer):
     suite = "creative"
 
 
+class LessonFactory(AtRetailer):
+    class Meta:
+        model = Lesson
+
+    task = "creative"
+    reason = "asked for by ops"
+
+
+class WithdrawalFactory(Owned):
+    class Meta:
+        model = Withdrawal
+
+    reason = "left the company"
+
+
 class CleanRoomConnectionFactory(AtRetailer):
     class Meta:
         model = CleanRoomConnection
@@ -334,3 +351,19 @@ class AuditEntryFactory(Owned):
     action = "plan approved"
     previous_hash = "0" * 64
     hash = factory.Sequence(lambda n: f"{n:064x}")
+
+
+class WebhookFactory(Owned):
+    class Meta:
+        model = Webhook
+
+    url = factory.Sequence(lambda n: f"https://hooks.example.com/{n}")
+
+
+class DeliveryFactory(Owned):
+    class Meta:
+        model = Delivery
+
+    webhook = factory.SubFactory(WebhookFactory, brand=factory.SelfAttribute("..brand"))
+    event = "plan_approved"
+    body = factory.LazyFunction(dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.conftest import People
 RESOURCES = {address: viewset for app in APPS for address, viewset in app.resources.items()}
 # What everybody may read, since it is no brand's own.
 COMMON = {"retailers", "policy-rules"}
+NOWHERE = "00000000-0000-4000-8000-000000000000"
 FACTORIES = {
     f._meta.model: f
     for f in vars(factories).values()
@@ -76,13 +79,82 @@ def test_a_stranger_changes_nothing(address: str, people: People) -> None:
         assert answer.status_code in (403, 404, 405)
 
 
+PROBES = [
+    "brand__memberships__user__password__startswith={}", "brand__slug={}", "brand__uuid={}", "brand={}", "brand_id={}", "brand__history__name={}",
+    "retailer__api_endpoints__icontains={}", "id={}", "uuid={}", "pk={}", "id__gte={}", "uuid__startswith={}", "created_at__gt={}",
+    "requested_by__password__startswith={}", "ordering={}", "order_by=brand__{}", "o={}", "search={}", "q={}", "fields={}", "expand={}", "format={}&format=json",
+]  # fmt: skip
+
+
+def probes_of(address: str) -> list[str]:
+    """A dozen of them for each resource, others for its neighbour."""
+    start = 5 * sorted(RESOURCES).index(address) % len(PROBES)
+    return (PROBES + PROBES)[start : start + 12]
+
+
+@pytest.mark.parametrize("address", sorted(set(RESOURCES) - COMMON))
+def test_no_look_up_tells_what_is_elsewhere_from_what_is_nowhere(address: str, people: People) -> None:
+    """Through relations, keys, ordering and every filter that is offered: the same status and the same body."""
+    viewset = RESOURCES[address]
+    theirs = row_of(viewset, People(**{**vars(people), "brand": people.other}))
+    client = people.api(people.owner)
+    elsewhere = str(theirs.pk if isinstance(theirs, Run) else theirs.uuid)
+    pairs = [
+        (probe, *(("globex", "nobody") if "brand" in probe else (elsewhere, NOWHERE))) for probe in probes_of(address)
+    ]
+    for name in viewset.filterset_fields:
+        value = str(getattr(theirs, f"{name}_id", None) or getattr(theirs, name, "") or "")
+        if len(value) > 12:  # a name of its own, no choice out of a few
+            pairs.append((name + "={}", value, value[:-1] + ("0" if value[-1] != "0" else "1")))
+    for probe, there, nowhere in pairs:
+        said = [client.get(f"/api/v1/{address}/?{probe.format(value)}") for value in (there, nowhere)]
+        bodies = [one.content.decode().replace(value, "...") for one, value in zip(said, (there, nowhere))]
+        assert said[0].status_code == said[1].status_code < 500, probe
+        assert bodies[0] == bodies[1], probe
+
+
+@pytest.mark.parametrize("address", sorted(set(RESOURCES) - COMMON))
+def test_a_cursor_made_up_shows_only_the_askers_rows(address: str, people: People) -> None:
+    viewset = RESOURCES[address]
+    mine, theirs = row_of(viewset, people), row_of(viewset, People(**{**vars(people), "brand": people.other}))
+    client = people.api(people.owner)
+    here = {item["id"] for item in client.get(f"/api/v1/{address}/").json()["results"]}
+    key = str(theirs.pk if isinstance(theirs, Run) else theirs.uuid)
+    for text in (f"p={theirs.pk}", "p=", "p=x", "o=-1", f"r=1&o=999999&p={mine.pk}"):
+        answer = client.get(f"/api/v1/{address}/", {"cursor": base64.b64encode(text.encode()).decode()})
+        assert answer.status_code in (200, 404), text
+        if answer.status_code == 200:
+            shown = {item["id"] for item in answer.json()["results"]}
+            assert shown <= here, text
+            assert key not in shown
+
+
 @pytest.mark.parametrize("address", sorted(RESOURCES))
-def test_a_look_up_through_relations_is_refused_or_ignored(address: str, people: People) -> None:
-    plain = people.api(people.owner).get(f"/api/v1/{address}/").status_code
-    probe = people.api(people.owner).get(
-        f"/api/v1/{address}/?brand__memberships__user__password__startswith=p&ordering=brand__slug"
-    )
-    assert probe.status_code == plain
+def test_naming_a_row_elsewhere_is_answered_like_naming_none(address: str, people: People) -> None:
+    """Every reference that a POST takes: another brand's row is as unknown as no row."""
+    viewset = RESOURCES[address]
+    if not hasattr(viewset, "create"):
+        return
+    fields = viewset.serializer_class().fields
+    client = people.api(people.ops if viewset.change_roles <= {"ops"} else people.owner)
+    for name, field in fields.items():
+        model = getattr(getattr(field, "queryset", None), "model", None)
+        if model not in FACTORIES or model.__name__ in ("Retailer", "Brand"):
+            continue
+        row = FACTORIES[model](brand=people.other)
+        there = str(row.pk if isinstance(row, Run) else row.uuid)
+        said = [
+            client.post(f"/api/v1/{address}/", {"brand": "acme", name: value}, format="json")
+            for value in (there, NOWHERE)
+        ]
+        assert said[0].status_code == said[1].status_code < 500, name
+        bodies = [re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "...", one.content.decode()) for one in said]
+        assert bodies[0] == bodies[1], name
+
+
+def test_the_probes_are_at_least_three_hundred() -> None:
+    lists = set(RESOURCES) - COMMON
+    assert sum(len(probes_of(address)) + 5 for address in lists) > 300
 
 
 def test_the_schema_validates(people: People) -> None:

@@ -61,6 +61,38 @@ def test_staff_of_one_brand_see_that_brand_alone(people: People) -> None:
     assert "Theirs" not in page
 
 
+def test_staff_who_may_only_look_can_neither_retry_nor_cancel_a_run(people: People) -> None:
+    from django.contrib.auth.models import Permission
+
+    from tests.factories import CurveFitFactory
+
+    people.owner.is_staff = True
+    people.owner.save()
+    people.owner.user_permissions.set(Permission.objects.filter(codename="view_curvefit"))
+    failed, queued = CurveFitFactory(brand=people.brand, status="failed"), CurveFitFactory(brand=people.brand)
+    client = people.web(people.owner)
+
+    def ask(action: str, row: Any) -> str:
+        client.post("/admin/campaigns/curvefit/", {"action": action, "_selected_action": [str(row.pk)]})
+        row.refresh_from_db()
+        return str(row.status)
+
+    assert "retry_runs" not in client.get("/admin/campaigns/curvefit/").content.decode()
+    assert (ask("retry_runs", failed), ask("cancel_runs", queued)) == ("failed", "queued")
+    people.owner.user_permissions.add(Permission.objects.get(codename="change_curvefit"))
+    assert (ask("retry_runs", failed), ask("cancel_runs", queued)) == ("queued", "cancelled")
+
+
+def test_a_list_counts_no_further_than_anybody_pages(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rmn.lib import admin as base
+    from tests.factories import CampaignFactory
+
+    monkeypatch.setattr(base, "MOST_COUNTED", 3)
+    for _ in range(6):
+        CampaignFactory(brand=people.brand)
+    assert people.web(people.ops).get("/admin/campaigns/campaign/").context_data["cl"].result_count == 4
+
+
 def test_the_console_opens(people: People) -> None:
     assert people.web(people.ops).get("/admin/").status_code == 200
 

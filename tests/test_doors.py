@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.test import Client
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rest_framework.test import APIClient
 
 from campaigns.models import CurveFit
-from retailers.models import IdempotencyKey
+from retailers import audit
+from retailers.models import AuditEntry, IdempotencyKey
+from rmn.lib.problems import BrandThrottle
 from tests.conftest import People
 from tests.factories import CurveFitFactory, UserFactory
 
@@ -27,6 +30,37 @@ def test_readiness_names_cause_and_next_step_of_what_is_missing() -> None:
     checks = Client().get("/readyz").json()["checks"]
     assert checks["database"]["ok"]
     assert "start a worker" in checks["worker"]["next"]
+
+
+def test_metrics_are_for_this_machine_or_for_who_has_the_token(settings: Any) -> None:
+    assert Client().get("/metrics").status_code == 200
+    assert Client().get("/metrics", REMOTE_ADDR="203.0.113.9").status_code == 401
+    assert Client().get("/metrics", HTTP_X_FORWARDED_FOR="203.0.113.9").status_code == 401
+    settings.RMN_METRICS_TOKEN = "scrape"
+    assert Client().get("/metrics").status_code == 401
+    assert Client().get("/metrics", HTTP_AUTHORIZATION="Bearer scrap").status_code == 401
+    told = Client().get("/metrics", HTTP_AUTHORIZATION="Bearer scrape", REMOTE_ADDR="203.0.113.9")
+    assert told.status_code == 200
+    assert b"django_http_requests" in told.content
+
+
+def test_a_brands_flood_takes_its_own_allowance_and_no_others(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BrandThrottle, "rate", "5/min", raising=False)
+    codes = [people.api(who).get("/api/v1/brands/").status_code for who in (people.owner, people.colleague) * 4]
+    assert codes == [200] * 5 + [429] * 3
+    answer = people.api(people.owner).get("/api/v1/brands/")
+    assert int(answer["Retry-After"]) > 0
+    assert answer["Content-Type"] == "application/problem+json"
+    assert people.api(people.stranger).get("/api/v1/brands/").status_code == 200
+    assert people.api(people.ops).get("/api/v1/brands/").status_code == 200
+
+
+def test_a_cache_that_is_away_stops_no_request(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(BrandThrottle.cache, "get", away, raising=False)
+    assert people.api(people.owner).get("/api/v1/brands/").status_code == 200
 
 
 def test_a_token_opens_the_api_and_rotates(people: People) -> None:
@@ -51,6 +85,24 @@ def test_too_many_failed_logins_lock_out(people: People) -> None:
     for _ in range(6):
         answer = client.post("/login/", {"username": "owner", "password": "wrong"})
     assert answer.status_code == 429
+
+
+def test_logins_lockouts_and_changes_of_rights_stand_in_the_audit_chain(people: People) -> None:
+    Client().post("/login/", {"username": "owner", "password": "correct horse"})
+    APIClient().post("/api/v1/token/", {"username": "owner", "password": "correct horse"})
+    for _ in range(6):
+        Client().post("/login/", {"username": "stranger", "password": "wrong"})
+    ops = people.web(people.ops)
+    ops.post(
+        "/admin/retailers/membership/add/", {"user": people.stranger.pk, "role": "analyst", "brand": people.brand.pk}
+    )
+    ops.post("/admin/auth/group/add/", {"name": "Desk"})
+    said = list(AuditEntry.objects.order_by("pk").values_list("chain", "actor", "action"))
+    assert said[:3] == [("-", "owner", "logged in"), ("-", "owner", "token taken"), ("-", "stranger", "locked out")]
+    assert ("acme", "ops", "membership added") in said
+    assert ("-", "ops", "group added") in said
+    assert audit.verify("-")["broken"] is None
+    assert "correct horse" not in str(list(AuditEntry.objects.values()))
 
 
 def test_a_forgotten_password_is_reset_by_e_mail(people: People) -> None:

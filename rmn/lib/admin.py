@@ -5,11 +5,14 @@ This is the only place where the console's library is named as a base.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.core.paginator import Paginator
 from django.db import models
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from import_export.admin import ExportActionMixin, ImportExportModelAdmin
 from simple_history.admin import SimpleHistoryAdmin
@@ -20,6 +23,51 @@ from unfold.decorators import display
 from rmn.lib.runs import Run
 
 STATUS_COLOURS = {"queued": "info", "running": "warning", "succeeded": "success", "failed": "danger", "cancelled": ""}
+
+
+MOST_COUNTED = 10_000  # pages beyond are reached by filters; counting a billion rows is no help to anybody
+
+
+class CappedPaginator(Paginator):
+    """Counts up to ``MOST_COUNTED`` rows."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return len(rows) if isinstance(rows, list) else rows.order_by()[: MOST_COUNTED + 1].count()
+
+
+def question(name: str, parameter: str, **choices: tuple[str, Callable[[Any], Any]]) -> type[admin.SimpleListFilter]:
+    """A filter whose choices are questions that the queryset answers: value=(words, rows -> rows)."""
+
+    class Question(admin.SimpleListFilter):
+        title = name
+        parameter_name = parameter
+
+        def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+            return [(value, words) for value, (words, _) in choices.items()]
+
+        def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+            _, asked = choices.get(self.value() or "", ("", None))
+            return asked(queryset) if asked else queryset
+
+    return Question
+
+
+def choice(field: str, values: Callable[[], Iterable[str]]) -> type[admin.SimpleListFilter]:
+    """A filter on a column with its choices from elsewhere: asking a large table for them reads all of it."""
+
+    class Choice(admin.SimpleListFilter):
+        title = field.replace("_", " ")
+        parameter_name = field
+
+        def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+            return [(value, value) for value in sorted(set(values()))]
+
+        def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+            return queryset.filter(**{field: self.value()}) if self.value() else queryset
+
+    return Choice
 
 
 class VisibleRows:
@@ -51,6 +99,7 @@ class ConsoleAdmin(VisibleRows, ModelAdmin):
     """A model in the console: search, filters, forms."""
 
     list_per_page = 50
+    paginator = CappedPaginator
     show_full_result_count = False
     list_filter_submit = True
     compressed_fields = True
@@ -100,13 +149,17 @@ class RunAdmin(ReadOnlyAdmin):
     def shown_seconds(self, run: Run) -> str:
         return f"{run.seconds:.1f}" if run.seconds is not None else ""
 
-    @admin.action(description="Retry")
+    def has_change_runs_permission(self, request: HttpRequest) -> bool:
+        """To look is not to act: who may change this kind of run may have it done again, or stopped."""
+        return bool(request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}"))
+
+    @admin.action(description="Retry", permissions=["change_runs"])
     def retry_runs(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         for run in queryset:
             run.retry()
         self.message_user(request, "Queued again: what had failed or been cancelled.")
 
-    @admin.action(description="Cancel")
+    @admin.action(description="Cancel", permissions=["change_runs"])
     def cancel_runs(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         for run in queryset:
             run.request_cancel()

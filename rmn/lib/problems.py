@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
+from redis import RedisError
 from rest_framework import exceptions
 from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 from rest_framework.throttling import SimpleRateThrottle
 
 from rmn.lib.errors import RmnError
+
+log = structlog.get_logger(__name__)
 
 
 class Pages(CursorPagination):
@@ -27,16 +31,36 @@ class Pages(CursorPagination):
         names = {field.name for field in queryset.model._meta.get_fields()}
         return ("-created_at", "-pk") if "lease_token" in names else ("-pk",)
 
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
+        """A page of rows; a cursor that somebody made up leads nowhere."""
+        try:
+            return super().paginate_queryset(queryset, request, view)
+        except (ValueError, OverflowError, ValidationError):
+            raise exceptions.NotFound(self.invalid_cursor_message) from None
+
 
 class BrandThrottle(SimpleRateThrottle):
-    """One allowance per person, so that a tenant's flood does not starve the others."""
+    """One allowance per brand, shared by all who act for it, so that a tenant's flood does not starve the others.
+
+    Who acts for several brands, or for all, has an allowance of their own: no tenant's flood is theirs.
+    A cache that is away lets requests through: an allowance is not a wall.
+    """
 
     scope = "brand"
 
     def get_cache_key(self, request: Any, view: Any) -> str | None:  # noqa: ARG002
         if not request.user or not request.user.is_authenticated:
             return self.cache_format % {"scope": "anonymous", "ident": self.get_ident(request)}
-        return self.cache_format % {"scope": self.scope, "ident": request.user.pk}
+        brands = {member.brand_id for member in request.user.memberships.all()}
+        ident = f"brand-{brands.pop()}" if len(brands) == 1 and None not in brands else f"person-{request.user.pk}"
+        return self.cache_format % {"scope": self.scope, "ident": ident}
+
+    def allow_request(self, request: Any, view: Any) -> bool:
+        try:
+            return bool(super().allow_request(request, view))
+        except RedisError as error:
+            log.warning("allowance_not_counted", error=type(error).__name__)
+            return True
 
 
 class Problem(RmnError):

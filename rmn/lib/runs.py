@@ -75,6 +75,7 @@ class Run(models.Model):
 
     task_name: ClassVar[str] = ""  # the Celery task that does the work; empty: nothing is queued
     words: ClassVar[str] = ""  # what it does, in words, for screens: "Fit response curves"
+    is_errand: ClassVar[bool] = False  # done on behalf of other work: lists of what runs leave it out
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     brand = models.ForeignKey("retailers.Brand", models.PROTECT, related_name="+")
@@ -192,6 +193,10 @@ class Run(models.Model):
             self.enqueue()
         self.refresh_from_db()
 
+    def pause(self) -> timedelta:
+        """How long to wait before the next attempt, at least until the next sweep."""
+        return RESEND_AFTER
+
     # -- the worker's side
 
     def claim(self) -> bool:
@@ -221,6 +226,17 @@ class Run(models.Model):
     def renew(self) -> None:
         if not self._mine().update(lease_until=timezone.now() + LEASE):
             raise LeaseLost(f"run {self.pk}: the lease went to another worker")
+
+    def store(self, **values: Any) -> None:
+        """Write results, only while the lease is ours: a stale worker changes nothing.
+
+        Raises:
+            LeaseLost: the lease went to another worker.
+        """
+        if not self._mine().update(**values):
+            raise LeaseLost(f"run {self.pk}: the lease went to another worker")
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def report(self, progress: float, step: str = "", line: str = "") -> None:
         """Say how far we are; raises Cancelled when a person asked to stop, LeaseLost when we are stale."""
@@ -278,8 +294,9 @@ class Run(models.Model):
         again = retryable and self.attempts < self.max_attempts
         text = message[:4000]
         if again:
+            later = timezone.now() + max(self.pause() - RESEND_AFTER, timedelta(0))
             self._mine().update(
-                status=self.Status.QUEUED, error=text, retryable=True, lease_until=None, queued_at=timezone.now()
+                status=self.Status.QUEUED, error=text, retryable=True, lease_until=None, queued_at=later
             )
             self.refresh_from_db()
             return
@@ -354,10 +371,15 @@ def sweep(now: datetime) -> dict[str, int]:
                     finished_at=now,
                     lease_until=None,
                     lease_token=F("lease_token") + 1,
+                    step="lease_lost: its workers were lost",
                     error=f"The worker was lost {run.attempts} times while doing this; see the worker's log, then retry.",
                 )
             elif still.update(
-                status=Run.Status.QUEUED, queued_at=now, lease_until=None, lease_token=F("lease_token") + 1
+                status=Run.Status.QUEUED,
+                queued_at=now,
+                lease_until=None,
+                lease_token=F("lease_token") + 1,
+                step="lease_lost: its worker was lost, sent again" if run.status == Run.Status.RUNNING else run.step,
             ):
                 sent += send(model.task_name, str(run.pk), run.tenant)
     return {"sent": sent, "ended": ended}

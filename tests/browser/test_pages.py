@@ -13,11 +13,15 @@ from tests.factories import (
     AgentRunFactory,
     BudgetPlanFactory,
     CurveFitFactory,
+    DatasetFactory,
+    EvaluationFactory,
     ExperimentFactory,
     FeedbackFactory,
     ForecastFactory,
+    LessonFactory,
     RecommendationFactory,
     ReviewTaskFactory,
+    TrainingRunFactory,
 )
 
 PLAN = {
@@ -29,6 +33,38 @@ ROWS = [
     {"id": f"arm-{n}", "spend": 100.0 * n, "expected_sales": 520.0 * n, "interval": [400.0 * n, 640.0 * n], "roas": 5.2, "marginal_roas": 1.4, "binding": None}
     for n in range(1, 5)
 ]  # fmt: skip
+
+CARD = {
+    "rows": {"train": 40, "eval": 9, "people": 4}, "people": 6, "redactions": 3, "read": 80, "sources": {"human": 30, "rule": 23}, "dropped": {"duplicate": 4, "no winner": 11},
+    "leak_check": {"shared_prompts": 0, "shared_clusters": 0}, "warnings": ["53 rows: enough to learn a form, hardly a taste"], "mean_agreement": 0.8, "label_noise": {"smoothing": 0.18, "judged_twice": 12},
+    "length": {"chosen": {"mean": 34.1, "median": 33.0, "max": 48}, "rejected": {"mean": 51.0, "median": 50.0, "max": 90}, "chosen_is_longer": 0.2},
+}  # fmt: skip
+CURVE = [{"step": n, "loss": 0.69 - 0.02 * n, "margin": 0.05 * n} for n in range(1, 15)]
+ESTIMATE = {
+    "steps": 14,
+    "tokens": 28_000,
+    "flops": 2e13,
+    "minutes": 4.2,
+    "at_most": 6.3,
+    "cost": 0.14,
+    "currency": "USD",
+}
+GUARD = {
+    "estimate": 0.3,
+    "interval": [0.1, 0.5],
+    "p_value": 0.004,
+    "p_worse": 0.99,
+    "p_worse_holm": 1.0,
+    "candidate": 0.9,
+    "champion": 0.6,
+}
+COMPARED = {
+    "verdict": "better", "reasons": ["passes rose by 0.300, p 0.0040"], "needed_cases": None, "metrics": {"cases": 60, "clusters": 20},
+    "tests": [{"name": "passes", **GUARD}, {"name": "names the product", **GUARD}, {"name": "blind votes", **GUARD, "votes": 60, "at_equal_length": 0.71}],
+    "pass_rate": {side: {"estimate": rate, "interval": [rate - 0.1, rate + 0.1]} for side, rate in (("candidate", 0.8), ("champion", 0.5), ("prompt_alone", 0.4))},
+    "length": {"candidate": 33.2, "champion": 51.7}, "failing": {"candidate": 4, "champion": 11},
+    "flipped": [{"product": f"Sparkling water {n}", "candidate": "Acme sparkling water, 12 oz", "champion": "The very best water in the whole world!!", "passed": n != 2, "why": ["AMZ-SUPER"]} for n in range(3)],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -46,6 +82,26 @@ def filled(people: People) -> dict[str, str]:
     adapter = AdapterFactory(
         brand=brand, retailer=None, parents=["a" * 64], gate={"verdict": "better", "reasons": ["p"]}
     )
+    data = DatasetFactory(
+        brand=brand, retailer=retailer, status="succeeded", digest="d" * 64, rows_train=40, manifest=CARD
+    )
+    training = TrainingRunFactory(
+        brand=brand, retailer=retailer, dataset=data, adapter=adapter, status="succeeded", stopped_by="early_stop", metrics=CURVE, estimate=ESTIMATE,
+    )  # fmt: skip
+    evaluation = EvaluationFactory(
+        brand=brand, retailer=retailer, candidate=adapter, status="succeeded", verdict="better", result=COMPARED
+    )
+    lesson = LessonFactory(
+        brand=brand,
+        retailer=retailer,
+        status="succeeded",
+        outcome="staged",
+        adapter=adapter,
+        found=["Imitation: 40 rows"],
+    )
+    for step in (data, training, evaluation):
+        step.lesson = lesson
+        step.save()
     for kind in ("pair", "rating", "thumb", "correction"):
         one = RecommendationFactory(brand=brand, text=f"Sparkling water for {kind}")
         ReviewTaskFactory(brand=brand, kind=kind, recommendation=one, **({} if kind == "pair" else {"other": None}))
@@ -73,6 +129,14 @@ def filled(people: People) -> dict[str, str]:
         "adapters": "/adapters/",
         "adapter": f"/adapters/{adapter.uuid}",
         "playground": "/playground/",
+        "training": "/training/",
+        "lesson": f"/training/lessons/{lesson.pk}",
+        "data sets": "/training/data/",
+        "data set": f"/training/data/{data.pk}",
+        "training runs": "/training/runs/",
+        "training run": f"/training/runs/{training.pk}",
+        "evaluations": "/training/evaluations/",
+        "evaluation": f"/training/evaluations/{evaluation.pk}",
         "run": f"/runs/{run.pk}",
         "second factor": "/account/second-factor/",
     }

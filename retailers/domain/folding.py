@@ -14,6 +14,12 @@ ALIKE = dict(
         strict=False,
     )
 )
+# letters drawn small, turned over or in a box, which no plain form is known for
+ALIKE |= dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢǝɐʇʌʍɥɯɹɔ", "abcdefghijklmnoprstuvwyzeatvwhmrc", strict=True))
+ALIKE |= {chr(first + n): chr(97 + n) for first in (0x1F150, 0x1F170) for n in range(26)}
+ALIKE |= dict(zip("օսոհցզѵԝᎪᏴᏟᎬᎢᏃᎡᎳᎻᎷᏢᏦᏞ", "ouuhgqvwABCETZRWHMPKL", strict=True))
+STRUCK = {*range(0x0334, 0x0339), *range(0x20D0, 0x20F0)}  # strokes laid over a letter
+SCRIPTS = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC")
 INVISIBLE = {*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF, 0x00AD, 0x034F, 0x180E}
 KEPT = set("™®©℠°№½¼¾²³")  # compatible with plain letters, and meant as they are
 LEET = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "@": "a", "$": "s", "!": "i"}
@@ -62,6 +68,11 @@ def fold(text: str) -> Folded:
             if _inside_word(text, at) or ord(char) in (0x202D, 0x202E):
                 disguised.append((at, at + 1))
             continue
+        if ord(char) in STRUCK or (
+            unicodedata.combining(char) and at > 1 and all(map(unicodedata.combining, text[at - 2 : at]))
+        ):
+            disguised.append((max(at - 1, 0), at + 1))
+            continue
         plain = char
         if char not in KEPT:
             compatible = unicodedata.normalize("NFKC", char)
@@ -69,8 +80,8 @@ def fold(text: str) -> Folded:
                 plain = compatible
                 if char.isalnum():
                     disguised.append((at, at + 1))
-            if char in ALIKE and _in_mixed_word(text, at):
-                plain = ALIKE[char]
+            if (char in ALIKE or _is_foreign(char)) and _in_mixed_word(text, at):
+                plain = ALIKE.get(char, char)
                 disguised.append((at, at + 1))
         if char == "\u2019" or char == "\u2018":
             plain = "'"
@@ -88,13 +99,19 @@ def _inside_word(text: str, at: int) -> bool:
     return before.isalnum() and after.isalnum()
 
 
+def _is_foreign(char: str) -> bool:
+    return ord(char) > 0x36F and char.isalpha() and unicodedata.name(char, "").startswith(SCRIPTS)
+
+
 def _in_mixed_word(text: str, at: int) -> bool:
     start, end = at, at
-    while start and text[start - 1].isalpha():
+    while start and (text[start - 1].isalpha() or text[start - 1] in ALIKE):
         start -= 1
-    while end < len(text) and text[end].isalpha():
+    while end < len(text) and (text[end].isalpha() or text[end] in ALIKE):
         end += 1
     word = text[start:end]
+    if len(word) < 3 and any(c.isascii() for c in word):  # a unit such as a Greek mu before an m
+        return False
     return any(c.isascii() for c in word) or all(c in ALIKE for c in word)
 
 
@@ -135,6 +152,12 @@ def _without_leet(folded: Folded) -> Folded:
     sure, maybe = [], []
     for match in LEET_WORD.finditer(folded.text):
         word = match[0]
+        if (
+            "@" in word[1:]
+            and folded.text[match.end() : match.end() + 1] == "."
+            and folded.text[match.end() + 1 : match.end() + 2].isalpha()
+        ):
+            continue  # an address
         core = word.rstrip("!")
         digits = [c for c in core if not c.isalpha()]
         if not digits or any(c not in LEET for c in digits) or UNIT.fullmatch(core) or MODEL.fullmatch(core):

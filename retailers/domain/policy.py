@@ -33,16 +33,18 @@ ACRONYMS = {"USB", "HDMI", "LED", "LCD", "OLED", "UV", "UVA", "UVB", "SPF", "BPA
 SHOUTED = {"NEW", "BUY", "NOW", "OFF", "FREE", "WOW", "TOP", "HOT", "BIG", "ALL", "OUR", "YOU", "GET", "TRY", "FUN", "THE", "AND", "FOR", "YES", "WIN", "HEY", "ONE"}  # fmt: skip
 EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u2600-\u26ff\u2700-\u27bf\u2b05-\u2b55\u2190-\u21ff\u203c\u2049\u231a-\u23ff\u25aa-\u25fe\ufe0f\u20e3]"
-    "|(?<!\\w)[:;=8][-'o^]?[)(DPp/|\\]\\[](?!\\w)|<3"
+    "|(?<!\w)[:;=8][-'o^]?[)(DPp/|\\]\\[](?!\w)|<3"
 )
 PUNCTUATION = re.compile(r"[!?.,;:*~_+=|^#&%$-]*(?:[!?]{2,}|,{2,}|;{2,}|\.{4,}|(?<!\.)\.\.(?!\.)|\*{2,}|[~^|\\<>{}]+|={2,}|_{2,}|#{2,}|\${2,}|-{3,}|\+{2,}|%{2,}|&{2,}|@{2,}|!\?|\?!)+|[►▶●■★☆✓✔→»«]+|(?<=\w)\*(?=\w)|(?<=\s)[*•~+^_]+(?=\s)")  # fmt: skip
-DISEASES = r"(?:colds?(?! brew)|flu|influenza|covid\S*|coronavirus|virus(?:es)?|infections?|cancer|tumou?rs?|diabetes|arthritis|asthma|eczema|psoriasis|rosacea|acne|depression|anxiety|insomnia|migraines?|headaches?|heart (?:disease|attacks?)|strokes?|hypertension|high blood pressure|blood pressure|cholesterol|alzheimer\S*|dementia|parkinson\S*|osteoporosis|allerg(?:y|ies)|hay fever|ibs|irritable bowel|crohn\S*|ulcers?|acid reflux|heartburn|gout|fungus|athlete'?s foot|warts?|herpes|shingles|bronchitis|pneumonia|sinusitis|obesity|adhd|autism|epilepsy|anemia|anaemia|kidney (?:disease|stones?)|liver disease|dermatitis|uti|urinary tract infections?|inflammation|disease|illness(?:es)?|sickness|nerve pain|sciatica|fibromyalgia|gum disease|gingivitis|cavities|tooth decay|hair loss|impotence|hangovers?)"  # fmt: skip
-REMEDY = r"(?:treat(?:s|ing|ment (?:for|of))?|cur(?:e|es|ing)|prevent(?:s|ing|ion of)?|heal(?:s|ing)?|fight(?:s|ing)?|revers(?:e|es|ing)|reliev(?:e|es|ing)|relief (?:from|of|for)|remed(?:y|ies) (?:for|against)?|diagnos(?:e|es)|mitigat(?:e|es)|stops?|eliminat(?:e|es)|beat(?:s)?|combat(?:s)?|protect(?:s)? (?:you |your family |against |from |you from |you against )+|eas(?:e|es)|lower(?:s|ing)?|reduc(?:e|es|ing)(?: the)?(?: risk of)?|kills?|clears?(?: up)?|banish(?:es)?|end(?:s)?|rid of|manag(?:e|es)|control(?:s)?|shorten(?:s)?|no more|against|soothe(?:s)?|alleviat(?:e|es)|ward(?:s)? off|keep(?:s)? .{0,12}away|defend(?:s)? against)"  # fmt: skip
+DISEASES = r"(?:colds|the (?:common )?cold|common cold|a cold(?! \w)|cold(?= (?:and|&|or|/) ?flu)|flu|influenza|covid\S*|coronavirus|virus(?:es)?|infections?|cancers?|tumou?rs?|diabet(?:es|ics?)|arthritis|arthritic \w+|asthma|eczema|psoriasis|rosacea|acne|depression|anxiety(?: disorder)?|insomnia|migraines?|headaches?|heart (?:disease|attacks?|failure)|strokes?|hypertension|(?:high )?blood pressure|(?:bad |high )?cholesterol|alzheimer\S*|dementia|parkinson\S*|osteoporosis|rheumati\w+|allerg(?:y|ies|ic \w+)|hay ?fever|ibs|irritable bowel|crohn\S*|colitis|ulcers?|acid reflux|heartburn|indigestion|constipation|diarrh\w+|gout|(?:nail |toe )?fungus|fungal \w+|athlete'?s foot|warts?|herpes|cold sores?|shingles|bronchitis|pneumonia|sinusitis|tonsillitis|obesity|adhd|autism|epilepsy|seizures|an(?:a)?emia|kidney (?:disease|stones?|failure)|liver disease|dermatitis|utis?|urinary tract infections?|inflammation|disease|illness(?:es)?|sickness|nausea|nerve pain|neuropathy|sciatica|fibromyalgia|lupus|multiple sclerosis|gum disease|gingivitis|cavities|tooth decay|glaucoma|cataracts?|macular degeneration|vertigo|tinnitus|hair loss|impotence|erectile dysfunction|infertility|hangovers?|fevers?|pink eye|ear infections?|yeast infections?|blood clots|varicose veins|h(?:a)?emorrhoids|piles|ptsd|bipolar disorder)"  # fmt: skip
+REMEDY = r"(?:treat(?:s|ing|ment (?:for|of))?|cur(?:e|es|ing)|prevent(?:s|ing|ion of)?|heal(?:s|ing)?|fight(?:s|ing)?(?: off)?|revers(?:e|es|ing)|reliev(?:e|es|ing)|relief (?:from|of|for)|remed(?:y|ies) (?:for|against)?|diagnos(?:e|es|ing)|detect(?:s|ing)?|mitigat(?:e|es|ing)|stops?|halts?|eliminat(?:e|es|ing)|beat(?:s|ing)?|combat(?:s|ing)?|defeat(?:s|ing)?|destroy(?:s|ing)?|conquer(?:s|ing)?|battl(?:e|es|ing)|protect(?:s|ion)? (?:you |your family |against |from |you from |you against )+|eas(?:e|es|ing)|lower(?:s|ing)?|reduc(?:e|es|ing)(?: the)?(?: risk of)?|cut(?:s)?(?: the)? risk of|kills?|clear(?:s|ing)?(?: up)?|banish(?:es)?|end(?:s)?|(?:get )?rid of|goodbye,? (?:to )?|free (?:of|from)|manag(?:e|es|ing)|control(?:s)?|under control|calm(?:s)?|tam(?:e|es)|shorten(?:s)?|shrink(?:s)?|dissolv(?:e|es)|no more|against|for(?= (?:\w+ )?(?!a cold|the cold))|sooth(?:e|es|ing)|alleviat(?:e|es|ing)|ward(?:s|ing)? off|keep(?:s)? .{0,12}(?:away|at bay)|defend(?:s)? against|guard(?:s)? against|immun(?:e|ity) (?:to|against)|works? (?:on|against)|cop(?:e|es) with|symptoms of|helps? (?:with|against)|boost(?:s)? (?:your )?defen[cs]es against)"  # fmt: skip
 BODY = r"(?:immun\w+|heart|bone|joint|digesti\w+|gut|brain|memory|cognit\w+|mood|energy|metaboli\w+|eye|vision|liver|kidney|thyroid|prostate|hormon\w+|hair|skin|nail|muscle|sleep|stress|focus|respiratory|lung|cardiovascular|circulat\w+|nervous|urinary|bladder|blood sugar|blood|antioxidant|cell\w*|healthy \w+|relaxation|calm\w*|stamina)"  # fmt: skip
-SUPPORTS = rf"(?:(?:support|promot|maintain|boost|strengthen|enhanc|improv|aid|nourish|regulat|stimulat|fuel)(?:s|es|e|ing)?|help(?:s)? (?:to )?(?:support|maintain|promote|keep|build|boost)|good for|for (?:a )?(?:strong|healthy|better)\w*)(?: (?:a |your |the |healthy |normal |strong |better |optimal |daily |overall |natural )*){BODY}(?: (?:health|function|system|support|balance|response|strength|levels?|defen[cs]es?|flora|growth|production|recovery|wellness|tract|movement|mobility))*"  # fmt: skip
-SUPPLEMENT = r"(?:vitamins?|supplements?|capsules?|gumm(?:y|ies)|probiotics?|prebiotics?|collagen|omega|fish oil|minerals?|zinc|magnesium|iron tablets?|calcium|melatonin|protein powder|herbal|extract|turmeric|ashwagandha|elderberry|echinacea|ginseng|multivitamin|softgels?|tablets?|drops|tincture|biotin|coq10|creatine|whey|electrolyte|immune|greens powder|mushroom powder|elixir|tonic)"  # fmt: skip
-HEALTH = rf"(?:cur(?:e|es)|heal(?:s|ing)|treat(?:s)?|repair(?:s)? (?:damaged |dry )?skin|reliev(?:e|es)|relief|boost(?:s|ing)? (?:your )?(?:immun\w*|metabolism|collagen|testosterone|hormones?)|detox(?:es|ify|ifies|ifying)?|anti[- ]?(?:inflammatory|aging|ageing|bacterial|viral|fungal|depressant|anxiety)|regrow(?:s)?|stimulates? hair|eras(?:e|es) wrinkles|remov(?:e|es) wrinkles|(?:younger|rejuvenat\w+)(?: skin)?|removes toxins|flush(?:es)? toxins|cleanses? (?:your )?(?:liver|colon|body)|pain[- ](?:free|relief)|stops? pain|therapeutic|medicinal|{SUPPORTS})"  # fmt: skip
-NOT_HEALTH = r"treat(?:s)? (?:yourself|for|your (?:family|guests|taste|dog|cat|pet|kids)|time|them|bag|box)|(?:sweet|frozen|dog|cat|tasty|little|pet|summer|holiday) treats?|cured (?:ham|meat|bacon)|in relief|relief (?:print|map)|trick or treat|a treat|good for (?:the )?(?:kids|days|weeks)|heals? over|for healthy (?:snack|lunch|meal)\w*"  # fmt: skip
+SUPPORTS = rf"(?:(?:support|promot|maintain|boost|strengthen|enhanc|improv|aid|nourish|regulat|stimulat|fuel|sharpen|increas|balanc|replenish|restor|revitali[sz]|protect|optimi[sz]|elevat|activat)(?:s|es|e|ing)?|help(?:s)?(?: (?:you|your|to))* (?:support|maintain|promote|keep|build|boost|fuel|protect|regulate|restore|improve|strengthen|balance|manage|sleep)|good for|for (?:a )?(?:strong|healthy|better)\w*)(?: (?:a |your |the |healthy |normal |strong |better |optimal |daily |overall |natural |whole |kids'? |women'?s |men'?s |restful |deep |mental |good |lasting |long[- ]term |beneficial |proper |body'?s |own |clear |steady )*){BODY}(?: (?:health|function|system|support|balance|response|strength|levels?|defen[cs]es?|flora|growth|production|recovery|wellness|tract|movement|mobility|comfort|flexibility|quality|clarity|performance))*"  # fmt: skip
+CLAIMED = rf"{SUPPORTS}|(?:better|deeper|deep|restful|more|stronger|strong|sharper|healthier|healthy|improved|lasting|calmer|faster|natural|all[- ]day|normal|thicker|longer|clearer|brighter|glowing|radiant|flexible) (?:and \w+ |[- ])?{BODY}|{BODY} (?:and \w+ )?(?:support|health|boost(?:er|ing)?|function|formula|defen[cs]e|balance|comfort|recovery|strength|wellness|vitality|mobility|growth|care|relaxation)|(?:calms?|eases?|relax(?:es)?|soothes?|clears?) (?:the |your )?(?:mind|body|nerves?|stomach|mood|joints?|muscles?)|(?:fall asleep|sleep better|sleep through|wake up refreshed|stay (?:focused|sharp|calm|energi[sz]ed|regular|healthy)|feel (?:younger|calmer|energi[sz]ed|stronger|sharper)|beat fatigue|fights? (?:fatigue|free radicals|tiredness|stress)|detox\w*)"  # fmt: skip
+SUPPLEMENT = r"(?:(?:multi|b-complex )?vitamins?|vitamin [a-k]\d{0,2}|nutraceuticals?|nootropics?|adaptogens?|glucosamine|chondroitin|psyllium|spirulina|chlorella|moringa|ginkgo|maca|reishi|lion'?s mane|valerian|l-theanine|keratin|hyaluronic|selenium|folic acid|krill oil|cod liver oil|fib(?:er|re) supplement|sleep aid|pre-?workout|bcaas?|amino acids?|lutein|cranberry (?:pills|tablets|capsules)|pills?|supplements?|capsules?|gumm(?:y|ies)|probiotics?|prebiotics?|collagen|omega|fish oil|minerals?|zinc|magnesium|iron tablets?|calcium|melatonin|protein powder|herbal|extract|turmeric|ashwagandha|elderberry|echinacea|ginseng|multivitamin|softgels?|tablets?|drops|tincture|biotin|coq10|creatine|whey|electrolyte|immune|greens powder|mushroom powder|elixir|tonic)"  # fmt: skip
+THING = rf"(?:(?:back|neck|knee|joint|muscle|foot|nerve|menstrual|period|tooth|chronic)? ?(?:pains?|aches?|cramps?|soreness|stiffness)|wrinkles?|fine lines|crow'?s feet|toxins?|scars?|stretch marks|cellulite|age spots|dark spots|blemish\w*|pimples|burns|bruises|swelling|bloating|puffiness|(?:dry |cracked |damaged |irritated |sensitive |sagging |ag(?:e)?ing )+(?:skin|heels|hands|lips)|cracked heels|tissue|cartilage|collagen|bacteria|free radicals|fatigue|tiredness|jet ?lag|stress|tension|snoring|sore (?:throat|muscles)|eye strain|cough(?:s|ing)?|congestion|hot flashes|(?:your )?metabolism|testosterone|hormones?|{DISEASES})"  # fmt: skip
+HEALTH = rf"(?:(?:cur|heal|reliev|repair|rebuild|regenerat|eras|remov|revers|eliminat|stop|draw|flush|purg|pull|kill|prevent|treat|banish|undo|melt|boost|stimulat|increas|eas|end|fight|combat|sooth|alleviat|reduc)(?:e|es|s|ing|ping)?(?: (?!and |with |or |for |that )[\w'-]+){{0,3}}? {THING}|(?:goodbye,? (?:to )?|no more |free (?:of|from) |relief (?:from|of|for) |remedy for |rid of |against |for )(?:[\w'-]+ ){{0,2}}?{THING}|cures?|heals?|healing|reliev(?:e|es|ing)|(?:pain|stress|ache|anxiety|muscle|joint|back|headache|sinus|tension|allergy|itch|cramp|arthritis|migraine|gas|symptom)[- ](?:relief|relieving|free)|(?:fast|instant|lasting|soothing|natural|quick|cooling|all[- ]day|targeted|deep) relief|relief (?:from|for|of)|boost(?:s|ing)? (?:your )?(?:immun\w*|metabolism|collagen|testosterone|hormones?|circulation)|detox(?:es|ify|ifies|ifying|ification)?|anti[- ]?(?:inflammatory|aging|ageing|bacterial|viral|fungal|depressant|anxiety|microbial|septic)|regrow(?:s)?|(?:stimulates?|restores?|regrows?) (?:lost )?hair|younger(?: looking)?(?: skin)?|rejuvenat\w+|reverses? (?:the )?(?:signs of )?ag(?:e)?ing|turns? back the clock|cleanses? (?:your |the )?(?:liver|colon|body|blood|kidneys)|therapeutic|medicinal|curative|clinical[- ]strength|doctor in a \w+|{SUPPORTS})"  # fmt: skip
+NOT_HEALTH = r"treat(?:s|ing)? (?:yourself|for|your (?:family|guests|taste|dog|cat|pet|kids|mum|mom)|time|them|bag|box|of)|(?:[\w-]+ )?treats?(?= (?:baked|made|with|in|for|your|from|they|to|and|$))|(?:dry|air|salt|oak|smoke)?[- ]?cured (?:ham|meat|bacon|salami|sausage|salmon|olives?|egg)|(?:varnish|glue|resin|paint|epoxy|concrete|adhesive|sealant|gel|ink|coat(?:ing)?|grout|polish|putty|filler|it|plaster|cement|foam|mortar|uv)\w*(?: \w+)? (?:cures?|heals?)|cures? (?:in(?!\w)(?! the body)|within|under|fully|hard|clear|to a|at room)|curing (?:time|lamp)|in relief|relief (?:print|map|carving|tile)|trick or treat|a treat|good for (?:the )?(?:kids|days|weeks)|heals? over|self[- ]healing (?:mat|film)|healing crystals? (?:book|kit)|for healthy (?:snack|lunch|meal)\w*|(?:healthy|better) (?:snack|lunch|meal|option|choice|recipe)\w*|for (?:oily|dry|sensitive|normal|combination|damaged|curly|fine) (?:skin|hair)|(?:reliev|reduc|eas)\w* (?:boredom|pressure on|clutter|noise|the load|into|waste|wrinkles in|static|glare|vibration|moving)|(?:stress|tension) (?:ball|toy|rod)s?|(?:removes?|prevents?|resists?|fights?|reduces?|eases?) (?:\w+ ){0,2}(?:wrinkles|stiffness|tension|bacteria|burns|scars)(?= (?:in|from|on) (?:\w+ )?(?:shirts?|linen|fabric|clothes|cotton|suits?|wood|counters?|surfaces|cables?|pans?))"  # fmt: skip
 DISCLAIMER = (
     "this statement has not been evaluated by the food and drug administration",
     "this product is not intended to diagnose, treat, cure, or prevent any disease",
@@ -71,12 +73,31 @@ NUTRITION = {  # claim: (nutrient keys, limit per 100 g, at least), Annex of Reg
     r"low[- ](?:in )?(?:energy|calories?|calorie)": (("energy_kcal", "kcal"), 40.0, False),
     r"high[- ](?:in )?protein|rich in protein|protein[- ]rich": (("protein_g",), 12.0, True),
     r"source of protein": (("protein_g",), 6.0, True),
+    r"(?:no|without|zero|0 ?g) added sugars?|unsweetened": (("added_sugars_g", "added_sugar_g"), 0.0, False),
 }
-EU_HEALTH = rf"(?:lower|reduc|improv|boost|strengthen|protect|support|promot|enhanc|aid|help|stimulat|regulat|increas|balanc|cleans|purif|detox|heal|cur|treat|prevent|fight|reliev|soothe|calm|revitali[sz]|energi[sz]|keep)\w*(?: (?:your|the|against|a|healthy|natural|to|you|support|keep|maintain|body'?s?|daily|better|from))* (?:cholesterol|immun\w*|heart|bones?|joints?|digesti\w+|gut|brain|memory|mood|metabolism|eyes?|liver|blood \w+|skin(?! tone)|hair|muscles?|sleep|stress|focus|concentration|toxins?|defen[cs]es|ageing|aging|energy levels?|wellbeing|{DISEASES})|good for (?:your )?(?:heart|gut|bones|brain|health|eyes|you)|healthy (?:heart|gut|bones|skin)|super ?food|detox\w*|immun\w+[- ](?:boost\w*|support\w*)|probiotic"  # fmt: skip
+MINERALS = {  # the reference value of a day, Annex XIII of Regulation 1169/2011: a source holds 15 % of it, high is 30 %
+    r"vitamin a": ("vitamin_a_ug", 800.0), r"vitamin d3?": ("vitamin_d_ug", 5.0), r"vitamin e": ("vitamin_e_mg", 12.0),
+    r"vitamin c": ("vitamin_c_mg", 80.0), r"vitamin b6": ("vitamin_b6_mg", 1.4), r"vitamin b12": ("vitamin_b12_ug", 2.5),
+    r"folic acid|folate": ("folic_acid_ug", 200.0), r"calcium": ("calcium_mg", 800.0), r"magnesium": ("magnesium_mg", 375.0),
+    r"iron": ("iron_mg", 14.0), r"zinc": ("zinc_mg", 10.0), r"potassium": ("potassium_mg", 2000.0), r"iodine": ("iodine_ug", 150.0),
+    r"omega[- ]?3(?: fatty acids)?": ("omega3_g", 2.0),
+}  # fmt: skip
+for _name, (_key, _day) in MINERALS.items():
+    NUTRITION[rf"(?:high|rich) in (?:{_name})|(?:{_name})[- ]rich|packed with (?:{_name})"] = (
+        (_key,),
+        0.3 * _day,
+        True,
+    )
+    NUTRITION[rf"(?:a )?(?:good |natural )?source of (?:{_name})|(?:with|contains) (?:{_name})"] = (
+        (_key,),
+        0.15 * _day,
+        True,
+    )
+EU_HEALTH = rf"(?:lower|reduc|improv|boost|strengthen|protect|support|promot|enhanc|aid|help|stimulat|regulat|increas|balanc|cleans|purif|detox|heal|cur|treat|prevent|fight|reliev|soothe|calm|revitali[sz]|energi[sz]|keep|restor|repair|relax|maintain|contribut|eas|replenish|nourish|optimi[sz]|build|slow|clean)\w*(?: (?:your|the|against|a|healthy|natural|to|you|support|keep|maintain|body'?s?|daily|better|from|normal|good|strong|own|whole|tired|bad|and|high|whole|sore))* (?:cholesterol|immun\w*|heart|bones?|joints?|digesti\w+|gut|brain|memory|mood|metabolism|eyes?|liver|blood \w+|skin(?! tone)|hair|muscles?|sleep|stress|focus|concentration|toxins?|defen[cs]es|ageing|aging|throat|stomach|nerves?|nervous system|body|cells?|kidneys?|lungs?|circulation|teeth|tiredness|fatigue|thyroid|hormones?|vitality|immune|energy levels?|wellbeing|{DISEASES})|good for (?:your )?(?:heart|gut|bones|brain|health|eyes|you)|healthy (?:heart|gut|bones|skin)|super ?food|detox\w*|immun\w+[- ](?:boost\w*|support\w*)|(?:pro|pre)biotics?|anti-?oxidants?|anti-?inflammatory|(?:healthier|younger|stronger|longer) (?:you|body|life|heart|bones|skin)|(?:for|boosts?) (?:your )?(?:health|immunity|vitality|wellbeing)|(?:doctor|medicine) in|health (?:boost|benefits?)|heart[- ]healthy|gut[- ]friendly|good gut|brain food"  # fmt: skip
 AUTHORISED = r"contributes? to (?:the )?(?:normal|maintenance|protection|reduction)|(?:is|are) needed for the (?:maintenance|normal)|help(?:s)? maintain normal|has been shown to lower"  # fmt: skip
 ALCOHOL = r"(?:gin|vodka|beers?|wines?|whisk(?:e)?y|rum|ciders?|lagers?|tequila|prosecco|champagne|cocktails?|spirits?|bourbon|ale|stout|liqueur|brandy|hard seltzer|mezcal|scotch|cognac|port wine|sake|shots)"  # fmt: skip
 NO_ALCOHOL = r"(?:ginger|root|alcohol[- ]free|non[- ]alcoholic|0(?:\.0)? ?%|zero|dealcoholi[sz]ed) ?(?:beers?|ales?|wines?|gin|lager|cider|\w+)?|alcohol[- ]free|non[- ]alcoholic|beer (?:glass|mug|bread|batter)\w*|wine (?:glass|vinegar|rack|gum)\w*|cider vinegar|rum raisin"  # fmt: skip
-SUCCESS = r"life (?:and soul )?of the party|popular\w*|confiden\w+|seduc\w+|sex\w*|irresistible|attractive|attract|impress\w*|win(?:s|ning|ner)?|champion\w*|success\w*|power(?:ful)?|strength|stronger|brave\w*|courage|daring|score|pull|charm\w*|flirt\w*|romance|date night|get (?:the girl|lucky)|macho|manly|real men|unwind your worries|forget your|escape your|liven up|makes? (?:you|any) \w+|the cool|cool kids|teens?|teenage\w*|students?|kids?|children|young\w*|freshers|school|under ?18|uni(?:versity)?|athlet\w+|match day|game[- ]winning|goal|podium|stress|relax(?:es)? you|drink(?:s)? (?:more|all)|down it|binge|bottoms up"  # fmt: skip
+SUCCESS = r"life (?:and soul )?of (?:the |any |every )?party|(?:more|be|you|so|feel|instantly) popular|popularity|confiden\w+|seduc\w+|sex\w*|irresistible|attractive|attracts? (?:her|him|women|men|the)|impress (?:her|him|your|them|the|any|everyone)|(?<!award[- ])(?<!prize[- ])win(?:s|ning|ner|ners)?|(?:be|like|of|for|makes? you) (?:a |the )?champions?|success\w*|power (?:to|you)|makes? you (?:\w+ )?\w+|(?:gives?|lends?|brings?) you (?:\w+ )*(?:courage|confidence|strength|nerve|edge|power|game)|strong(?:er)? (?:man|men|you)|brave\w*|courage\w*|daring|fearless|scor(?:e|es|ing)|pull(?:s|ing)(?! -?ring|-?tab)|charm (?:her|him|them|anyone|everyone)|flirt\w*|romanc(?:e|ing) (?:her|him)|date night|(?:get|getting) (?:the girl|lucky|the guy)|(?:girls?|women|ladies|men|guys|boys) (?:love|want|will|notice|prefer|fall)|macho|manly|real m[ae]n|unwind your worries|forget (?:your|about)|escape (?:your|from|the)|drown (?:your|sorrows)|liven up|(?:the )?cool (?:kids|crowd|ones)|(?:the )?coolest|(?:main|best|main) event of your|fit in|belong|friends? magnet|teens?|teenage\w*|students?|kids?|children|youth\w*|(?:the |for )?young (?:people|crowd|adults?|ones|and|at|guns)|freshers|(?<!old[- ])(?<!new[- ])school|under ?18|(?:at|for|in) uni(?:versity)?|campus|college|prom|athlet\w+|match(?:es)?(?= |$)(?<!perfect match)|match[- ]?day|game[- ]winning|goals?|podium|trophy|victory|marathon|sport(?:s|ing)?(?: success)?|race day|work ?out|gym|stress|anxiet\w+|lonel\w+|relax(?:es)? you|cure for|medicine|drink(?:s)? (?:more|all|up)|down (?:it|one)|binge|bottoms up|shots all night|all night long|before driving|get (?:drunk|wasted|tipsy|hammered)|boss|promotion|status"  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,7 @@ class RuleSet:
     rules: tuple[Rule, ...]
     networks: Mapping[str, tuple[str, ...]]
     version: str
+    terms: Mapping[str, str] = field(default_factory=dict)  # <name> in an expression stands for any of these
 
     def for_network(self, network: str, day: date | None = None) -> list[Rule]:
         """The rules in force at a network: its own, its law's, and those for all.
@@ -193,10 +215,11 @@ def read(text: str, where: str = "rules") -> RuleSet:
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise BadInput(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
-    rules = tuple(make_rule(row, f"{where} {row.get('id', '?')}") for row in given["rules"])
+    terms = dict(given.get("terms") or {})
+    rules = tuple(make_rule(row, f"{where} {row.get('id', '?')}", terms) for row in given["rules"])
     networks = {name: tuple(laws or ()) for name, laws in given["networks"].items()}
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return RuleSet(rules, networks, f"{given.get('version', 1)}+{digest}")
+    return RuleSet(rules, networks, f"{given.get('version', 1)}+{digest}", terms)
 
 
 def amended(base: RuleSet, rows: Iterable[Mapping[str, Any]]) -> RuleSet:
@@ -216,13 +239,16 @@ def amended(base: RuleSet, rows: Iterable[Mapping[str, Any]]) -> RuleSet:
         if row.pop("retired", False):
             held.pop(row["id"], None)
         else:
-            held[row["id"]] = make_rule(row, f"rule {row['id']}")
+            held[row["id"]] = make_rule(row, f"rule {row['id']}", base.terms)
     digest = hashlib.sha256(repr(kept).encode()).hexdigest()[:8]
-    return RuleSet(tuple(held.values()), base.networks, f"{base.version}.{digest}")
+    return RuleSet(tuple(held.values()), base.networks, f"{base.version}.{digest}", base.terms)
 
 
-def make_rule(row: Mapping[str, Any], where: str) -> Rule:
+def make_rule(row: Mapping[str, Any], where: str, terms: Mapping[str, str] | None = None) -> Rule:
     """A rule from its data.
+
+    Args:
+        terms: what ``<name>`` in its expressions stands for.
 
     Raises:
         BadInput: something is missing, or an expression is none.
@@ -235,8 +261,9 @@ def make_rule(row: Mapping[str, Any], where: str) -> Rule:
     kind = row.get("kind", "lexicon")
     if kind not in CHECKS:
         raise BadInput(f"{where}: kind is {kind!r}: one of {', '.join(CHECKS)}")
-    words = (*row.get("words", ()), *row.get("more", ()))
-    for pattern in (*words, *row.get("unless", ())):
+    words = [_spelled(word, terms or {}) for word in (*row.get("words", ()), *row.get("more", ()))]
+    unless = [_spelled(word, terms or {}) for word in row.get("unless", ())]
+    for pattern in (*words, *unless):
         try:
             re.compile(pattern)
         except re.error as error:
@@ -250,7 +277,7 @@ def make_rule(row: Mapping[str, Any], where: str) -> Rule:
         fix=row.get("fix", ""),
         kind=kind,
         words=tuple(words),
-        unless=tuple(row.get("unless", ())),
+        unless=tuple(unless),
         fields=tuple(row.get("fields", ())),
         spec={key: value for key, value in row.items() if key not in known},
         proof=bool(row.get("proof", False)),
@@ -258,6 +285,10 @@ def make_rule(row: Mapping[str, Any], where: str) -> Rule:
         valid_from=row.get("valid_from"),
         valid_to=row.get("valid_to"),
     )
+
+
+def _spelled(pattern: str, terms: Mapping[str, str]) -> str:
+    return re.sub(r"<([a-z_]+)>", lambda found: f"(?:{terms[found[1]]})" if found[1] in terms else found[0], pattern)
 
 
 def check(
@@ -306,18 +337,27 @@ def check(
     return Verdict(verdict, tuple(found), held.version, hashlib.sha256(text.encode()).hexdigest())
 
 
+UNPROVED = re.compile(
+    r"(?i)\b(?:no|not|none|never|without|pending|expired|missing|requested|withdrawn|unverified|draft|lacks?|awaiting|planned|offsets?)\b"
+)
+
+
 def proved(claim: str, evidence: Any) -> bool:
-    """Whether evidence on file speaks of the same thing: a shared number, or a shared word of four letters."""
+    """Whether evidence on file speaks of the same thing: a number of the claim's, else a word of four letters.
+
+    Evidence that something is missing, expired or only planned proves nothing; nor does one with other numbers.
+    """
     if not evidence:
         return False
     items = [evidence] if isinstance(evidence, str) else list(evidence)
     mine = _stems(claim)
-    return any(mine & _stems(str(item)) for item in items)
+    numbers = {one for one in mine if one[0].isdigit()}
+    return any((numbers or mine) & _stems(str(item)) for item in items if not UNPROVED.search(str(item)))
 
 
 def _stems(text: str) -> set[str]:
     words = {word[:6] for word in re.findall(r"[a-z]{4,}", text.lower())}
-    return words | set(re.findall(r"\d+", text))
+    return words | set(re.findall(r"\d+(?:\.\d+)?", text))
 
 
 # -- how to look
@@ -329,11 +369,35 @@ def _pattern(words: Sequence[str], loose: bool = False) -> re.Pattern[str]:
     return re.compile(joined if loose else rf"(?<!\w)(?:{joined})(?!\w)", re.IGNORECASE)
 
 
+WINDOW, STEP = 320, 160  # of a long text: what a hostile one costs grows with its length and no faster
+
+
+def _scan(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """All matches; a text longer than any ad is looked at window by window."""
+    if len(text) <= 2 * WINDOW:
+        yield from pattern.finditer(text)
+        return
+    done = 0
+    for start in range(0, len(text), STEP):
+        last = start + WINDOW >= len(text)
+        for match in pattern.finditer(text, max(start, done), start + WINDOW):
+            if match.start() >= start + STEP and not last:
+                break
+            done = match.end()
+            yield match
+        if last:
+            return
+
+
+def _words(expression: str, text: str) -> Iterator[re.Match[str]]:
+    return _scan(_pattern((expression,)), text)
+
+
 def _matches(pattern: re.Pattern[str], case: Case, text: str | None = None) -> Iterator[tuple[int, int]]:
     """Spans of the folded text, outside the brand's own name."""
     searched = case.folded.text if text is None else text
     brand = [m.span() for m in re.finditer(re.escape(case.brand), searched, re.IGNORECASE)] if case.brand else []
-    for match in pattern.finditer(searched):
+    for match in _scan(pattern, searched):
         start, end = match.span()
         if end > start and not any(a <= start and end <= b for a, b in brand):
             yield start, end
@@ -346,10 +410,12 @@ def _lexicon(rule: Rule, case: Case) -> Iterator[Found]:
         if source == "product" and rule.spec.get("also") != "product":
             continue
         searched = case.folded.text if source == "text" else f"{case.product} {case.facts.get('category') or ''}"
-        near = [m.span() for m in others.finditer(searched)] if others else []
+        near = [m.span() for m in _scan(others, searched)] if others else []
         for start, end in _matches(_pattern(rule.words, loose), case, searched):
             if any(a < end and start < b for a, b in near):
                 continue
+            if rule.spec.get("own_words") and set() != _stems(searched[start:end]) <= _stems(case.product):
+                continue  # what the thing is called is no claim
             yield case.folded.span(start, end) if source == "text" else (0, len(case.text))
 
 
@@ -398,7 +464,7 @@ def _capitals(rule: Rule, case: Case) -> Iterator[Found]:
 
 def _punctuation(rule: Rule, case: Case) -> Iterator[Found]:
     masked = re.sub(r"\{\{?[^{}]*\}?\}|<[^<>]*>", lambda m: " " * len(m[0]), case.text)  # template marks are told apart
-    for match in PUNCTUATION.finditer(masked):
+    for match in _scan(PUNCTUATION, masked):
         yield match.span()
 
 
@@ -518,9 +584,12 @@ def _image(rule: Rule, case: Case) -> Iterator[Found]:
 
 def _disease(rule: Rule, case: Case) -> Iterator[Found]:
     body = _without_disclaimer(case.folded.text)
-    near = rf"{REMEDY}(?: (?:\w+[ ,]+){{0,4}}?)?\W*{DISEASES}|{DISEASES}[ -](?:relief|treatment|remedy|cure|fighter|prevention|fighting)"
-    for match in re.finditer(rf"(?<!\w)(?:{near})(?!\w)", body, re.IGNORECASE):
-        if not re.search(r"cold (?:brew|drinks?|water|days?|mornings?|weather|nights?)", match[0], re.IGNORECASE):
+    near = (
+        rf"{REMEDY}(?: (?:[\w'-]+[ ,]+){{0,4}}?)?\W*{DISEASES}|{DISEASES}[ -](?:relief|treatment|remedy|cure|fighter|prevention|fighting|free|be gone|symptoms|busting)"
+        rf"|{DISEASES}(?: \w+){{0,2}} (?:away|gone|at bay|under control|vanish\w*|disappear\w*|will (?:go|fade)\w*)|{DISEASES}\?"
+    )
+    for match in _words(near, body):
+        if not re.search(r"cold (?:brew|drinks?|water|days?|mornings?|weather|nights?)|(?:clear|ends?|cut|control|protect\w*)s? (?:your |the )?virus(?:es)? (?:scan|soft)", match[0], re.IGNORECASE):  # fmt: skip
             yield case.folded.span(*match.span())
 
 
@@ -537,20 +606,20 @@ def _structure_function(rule: Rule, case: Case) -> Iterator[Found]:
     if not case.is_supplement or all(sentence in case.folded.text.lower() for sentence in DISCLAIMER):
         return
     body = _without_disclaimer(case.folded.text)
-    for match in re.finditer(rf"(?<!\w)(?:{SUPPORTS})(?!\w)", body, re.IGNORECASE):
+    for match in _words(CLAIMED, body):
         yield case.folded.span(*match.span())
 
 
 def _health(rule: Rule, case: Case) -> Iterator[Found]:
     body = _without_disclaimer(case.folded.text)
-    near = [m.span() for m in re.finditer(rf"(?<!\w)(?:{NOT_HEALTH})(?!\w)", body, re.IGNORECASE)]
+    near = [m.span() for m in _words(NOT_HEALTH, body)]
     disease = [span[:2] for span in _disease(rule, case)]
-    for match in re.finditer(rf"(?<!\w)(?:{HEALTH})(?!\w)", body, re.IGNORECASE):
+    for match in _words(HEALTH, body):
         start, end = match.span()
         span = case.folded.span(start, end)
         if any(a < end and start < b for a, b in near) or any(a < span[1] and span[0] < b for a, b in disease):
             continue
-        if case.is_supplement and re.fullmatch(SUPPORTS, match[0], re.IGNORECASE):
+        if case.is_supplement and re.fullmatch(CLAIMED, match[0], re.IGNORECASE):
             continue  # told by the rule on structure and function
         yield span
 
@@ -558,7 +627,7 @@ def _health(rule: Rule, case: Case) -> Iterator[Found]:
 def _origin(rule: Rule, case: Case) -> Iterator[Found]:
     pattern = r"(?:proudly |100 ?% )?(?:made|built|crafted|grown|manufactured|produced|born|sewn|baked|roasted|bottled) in (?:the )?(?:u\.?s\.?a\.?|u\.s\.?|us|america|united states)|(?:proudly |all[- ]|100 ?% )?american[- ](?:made|built|crafted|grown)|(?:100 ?% |all |truly )american"
     evidence = str(case.facts.get("origin_evidence") or "").lower()
-    for match in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", case.folded.text, re.IGNORECASE):
+    for match in _words(pattern, case.folded.text):
         rest = case.folded.text[match.end() :]
         if re.search(QUALIFIED, rest, re.IGNORECASE):
             continue
@@ -572,10 +641,10 @@ def _origin(rule: Rule, case: Case) -> Iterator[Found]:
 
 def _free_offer(rule: Rule, case: Case) -> Iterator[Found]:
     text = case.folded.text
-    not_offer = r"\w+[- ]free|free[- ](?:range|from|of|standing|flowing|form|style|spirit\w*|hand|roaming|wheel\w*|run|time|to|hand\w*)|feel free|hands[- ]free|for free spirits|free your|worry[- ]free"
-    near = [m.span() for m in re.finditer(rf"(?<!\w)(?:{not_offer})(?!\w)", text, re.IGNORECASE)]
+    not_offer = r"(?!(?:get|your|yours|a|an|one|two|three|with|and|or|for|plus|our|the|is|are|comes?|enjoy|claim|receive|try|win|extra|now|it|ships|shipped|delivered|buy|another|second|\d+) )\w+[- ]free|free[- ](?:range|from|of|standing|flowing|form|style|spirit\w*|hand|roaming|wheel\w*|run|time|to|hand\w*)|feel free|hands[- ]free|for free spirits|free your|worry[- ]free"
+    near = [m.span() for m in _words(not_offer, text)]
     shown = re.search(r"buy|purchase|when you|with (?:any|every|each|your|the|a|an|orders?|\d)|orders? over|get one|spend|while|for members|trial|no purchase necessary", text, re.IGNORECASE)  # fmt: skip
-    for match in re.finditer(r"(?<!\w)free(?!\w)", text, re.IGNORECASE):
+    for match in _words("free", text):
         if any(a <= match.start() and match.end() <= b for a, b in near) or shown:
             continue
         span = case.folded.span(*match.span())
@@ -629,7 +698,7 @@ def _nutrition(rule: Rule, case: Case) -> Iterator[Found]:
     record = case.facts.get("nutrition_per_100g") or {}
     text = case.folded.text
     for pattern, (keys, limit, least) in NUTRITION.items():
-        for match in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE):
+        for match in _words(pattern, text):
             span = case.folded.span(*match.span())
             value = next((float(record[key]) for key in keys if key in record), None)
             if value is None:
@@ -640,7 +709,7 @@ def _nutrition(rule: Rule, case: Case) -> Iterator[Found]:
                     rule.severity,
                     f"{match[0]} needs {'at least' if least else 'at most'} {limit:g} per 100 g; the record says {value:g}.",
                 )
-    for match in re.finditer(rf"(?<!\w)(?:{EU_HEALTH})(?!\w)", text, re.IGNORECASE):
+    for match in _words(EU_HEALTH, text):
         if not re.search(AUTHORISED, text, re.IGNORECASE) and not re.search(NOT_HEALTH, match[0], re.IGNORECASE):
             yield case.folded.span(*match.span())
 
@@ -652,7 +721,7 @@ def _alcohol(rule: Rule, case: Case) -> Iterator[Found]:
         return
     if not re.search(rf"(?<!\w){ALCOHOL}(?!\w)", sober, re.IGNORECASE):
         return
-    for match in re.finditer(rf"(?<!\w)(?:{SUCCESS})(?!\w)", case.folded.text, re.IGNORECASE):
+    for match in _words(SUCCESS, case.folded.text):
         yield case.folded.span(*match.span())
 
 

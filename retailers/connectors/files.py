@@ -16,6 +16,7 @@ import io
 import json
 import re
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -210,6 +211,7 @@ def _kind(path: Path, label: str, dialect: Dialect) -> str:
 
 
 def _open_csv(path: Path, label: str, kind: str, dialect: Dialect, wanted: frozenset[str], work: Path) -> Feed:
+    dialect = _known_encoding(path, dialect)
     path = _as_utf8(path, label, dialect.encoding, work)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -250,6 +252,51 @@ def _open_csv(path: Path, label: str, kind: str, dialect: Dialect, wanted: froze
         ragged=len(headers) > 1,
         details={"format": kind, "delimiter": delimiter, "header_row": index + 1 or None, "encoding": dialect.encoding},
     )
+
+
+SCRIPTS = {"cp932": ("HIRAGANA", "KATAKANA"), "cp949": ("HANGUL",), "gb18030": ("CJK",)}
+ONE_BYTE = ("cp1252", "cp1250", "cp1251", "iso8859-9")
+
+
+def _known_encoding(path: Path, dialect: Dialect) -> Dialect:
+    if dialect.encoding != "auto":
+        return dialect
+    with path.open("rb") as file:
+        return dialect.model_copy(update={"encoding": guess_encoding(file.read(CHUNK))})
+
+
+def guess_encoding(head: bytes) -> str:
+    """The encoding under which the words of a text are words: UTF-8 wherever it can be."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+
+    def words(encoding: str) -> list[str]:
+        try:
+            text = codecs.getincrementaldecoder(encoding)().decode(head)
+        except UnicodeDecodeError:
+            return []
+        return [word for word in re.findall(r"\S+", text) if not word.isascii()]
+
+    if words("utf-8") or head.isascii():
+        return "utf-8"
+    for encoding, scripts in SCRIPTS.items():
+        found = words(encoding)
+        if sum(bool(re.search(r"[a-z][^\x00-\x7f]|[^\x00-\x7f][a-z]", word)) for word in found) > 0.2 * len(found):
+            continue  # a Latin word with a letter misread
+        signs = [sign for word in found for sign in word if not sign.isascii()]
+        named = [unicodedata.name(sign, "") for sign in signs]
+        fitting = sum(name.startswith((*scripts, "CJK")) for name in named) > 0.8 * len(named)
+        if fitting and any(name.startswith(scripts) for name in named):
+            return encoding
+
+    def score(encoding: str) -> int:
+        total = 0
+        for word in words(encoding):
+            letters = {unicodedata.name(sign, "?").split()[0] for sign in word if not sign.isascii() or sign.isalpha()}
+            total += 1 if len(letters) == 1 and letters <= {"LATIN", "CYRILLIC"} else -1
+        return total
+
+    return max(ONE_BYTE, key=score)
 
 
 def _as_utf8(path: Path, label: str, encoding: str, work: Path) -> Path:
@@ -515,7 +562,7 @@ def _open_xlsx(path: Path, label: str, dialect: Dialect, wanted: frozenset[str])
             )
     try:
         book = fastexcel.read_excel(str(path))
-        sheet_name = dialect.sheet or book.sheet_names[0]
+        sheet_name = dialect.sheet or _fullest_sheet(book, wanted)
         if sheet_name not in book.sheet_names:
             if sheet_name.isdigit() and 1 <= int(sheet_name) <= len(book.sheet_names):
                 sheet_name = book.sheet_names[int(sheet_name) - 1]
@@ -556,11 +603,24 @@ def _open_xlsx(path: Path, label: str, dialect: Dialect, wanted: frozenset[str])
     )
 
 
+def _fullest_sheet(book: Any, wanted: frozenset[str]) -> str:
+    """The sheet whose head names most wanted columns, else the widest table: a cover sheet is neither."""
+    best, best_score = str(book.sheet_names[0]), (-1, -1)
+    for name in book.sheet_names[:20] if len(book.sheet_names) > 1 else ():
+        head = book.load_sheet(name, header_row=None, n_rows=HEAD_RECORDS, dtypes="string").to_polars()
+        rows = [[str(cell) for cell in row if cell is not None and str(cell).strip()] for row in head.rows()]
+        hits = max((len({normalise(cell) for cell in cells} & wanted) for cells in rows), default=0)
+        score = (hits, sum(min(len(cells), MAX_COLUMNS) for cells in rows if len(cells) > 1))
+        if score > best_score:
+            best, best_score = str(name), score
+    return best
+
+
 # -- JSON
 
 
 def _open_json(path: Path, label: str, kind: str, dialect: Dialect, work: Path) -> Feed:
-    path = _as_utf8_json(path, label, dialect.encoding, work)
+    path = _as_utf8_json(path, label, _known_encoding(path, dialect).encoding, work)
     records = _ndjson(path, label) if kind == "ndjson" else _json_records(path, label, dialect)
     parts: list[pl.LazyFrame] = []
     headers: dict[str, None] = {}
@@ -686,6 +746,14 @@ def _long_array(path: Path, label: str) -> Iterator[Any]:
                 buffer += file.read(CHUNK)
 
 
+def _arrays(node: dict[str, Any]) -> dict[str, list[Any]]:
+    """The columns of a table written as one array a column; empty where it is no such table."""
+    lists = {key: value for key, value in node.items() if isinstance(value, list)}
+    plain = all(not isinstance(cell, dict | list) for value in lists.values() for cell in value[:50])
+    lengths = {len(value) for value in lists.values()}
+    return lists if len(lists) > 1 and plain and len(lengths) == 1 and lengths != {0} else {}
+
+
 def _steps(path: str) -> list[str]:
     return [step for step in path.replace("[]", ".[]").strip(".").split(".") if step and step != "$"]
 
@@ -699,6 +767,11 @@ def _walk(
             raise BadInput(
                 f"{label}: dialect.records {whole!r} ends at {type(node).__name__}, a list of objects was expected"
             )
+        if not whole.endswith("[]") and (arrays := _arrays(node)):
+            rest_of = _flat({key: value for key, value in node.items() if key not in arrays}, prefix, lists=False)
+            for cells in zip(*arrays.values(), strict=True):
+                yield {**outer, **rest_of, **_flat(dict(zip(arrays, cells, strict=True)), prefix)}
+            return
         yield {**outer, **_flat(node, prefix)}
         return
     step, rest = steps[0], steps[1:]
@@ -737,14 +810,32 @@ def _flat(node: dict[str, Any], prefix: str = "", lists: bool = True, depth: int
         elif isinstance(value, list):
             if not lists:
                 continue
-            if value and all(isinstance(item, dict) for item in value) and len(value) <= 20 and depth < 12:
+            if value and all(isinstance(item, dict) for item in value) and len(value) <= 40 and depth < 12:
+                said = _label(value)
                 for number, item in enumerate(value):
-                    out.update(_flat(item, f"{name}.{number}", lists, depth + 1))
+                    rest = {k: v for k, v in item.items() if k != said}
+                    place = str(item[said]).replace(".", "_") if said else number
+                    out.update(_flat(rest, f"{name}.{place}", lists, depth + 1))
             else:
                 out[name] = ",".join(str(_plain(item)) for item in value) if value else None
         else:
             out[name] = _plain(value)
     return out
+
+
+LABELS = ("action_type", "metric", "metric_name", "metricName", "measure", "kpi", "key", "name", "type")
+
+
+def _label(items: list[dict[str, Any]]) -> str | None:
+    """The key under which each item of a list says what its value is: [{"action_type": "purchase", "value": "3"}]."""
+    for label in LABELS:
+        # a name or a type beside more than one value is a thing of its own
+        most = 2 if label in ("key", "name", "type") else 6
+        texts = [item.get(label) for item in items if 1 < len(item) <= most]
+        said = [text for text in texts if isinstance(text, str) and text]
+        if len(set(said)) == len(items):
+            return label
+    return None
 
 
 def _plain(value: Any) -> str | None:
@@ -786,13 +877,13 @@ def _tabular(root: Any, columns: str, rows: str, label: str) -> Iterator[dict[st
     body = _dig(root, rows.removesuffix("[]"), label)
     if not isinstance(names, list) or not isinstance(body, list):
         raise BadInput(f"{label}: {columns!r} and {rows!r} must both be lists")
-    headers = _unique(
-        [str(n.get("name") or n.get("id") or n.get("key")) if isinstance(n, dict) else str(n) for n in names], label
-    )
+    if columns == rows:  # the first array is the header
+        names, body = body[0], body[1:]
+    headers = _unique([_column_name(n) or "" if isinstance(n, dict | str) else str(n) for n in names], label)
     outer: dict[str, str | None] = {}
     if isinstance(root, dict):
-        top = {_steps(columns)[0], _steps(rows)[0]}
-        outer = _flat({key: value for key, value in root.items() if key not in top}, "", lists=False)
+        # what stands beside the table (account, currency, time of extract) holds for every row
+        outer = _flat(root, "", lists=False)
         outer = {key: value for key, value in outer.items() if key not in headers}
     for number, cells in enumerate(body, 1):
         if not isinstance(cells, list) or len(cells) != len(headers):
@@ -804,19 +895,46 @@ def _tabular(root: Any, columns: str, rows: str, label: str) -> Iterator[dict[st
 
 
 def _find_table(root: Any) -> dict[str, str] | None:
-    """Where a json-compact table lies: a list of names beside a list of arrays."""
-    if not isinstance(root, dict):
-        return None
-    for prefix, node in [("", root)] + [(f"{key}.", value) for key, value in root.items() if isinstance(value, dict)]:
-        arrays = [
-            k for k, v in node.items() if isinstance(v, list) and v and all(isinstance(item, list) for item in v[:50])
-        ]
-        for rows in arrays:
-            width = len(node[rows][0])
+    """Where a json-compact table lies: a list of arrays, and the list of their names wherever that is.
+
+    Without such a list the first array is the names.
+    """
+    bodies: list[tuple[str, list[Any]]] = []
+    names: list[tuple[str, list[Any]]] = []
+
+    def visit(node: Any, path: str, depth: int) -> None:
+        if isinstance(node, list) and node:
+            if all(isinstance(item, list) and item for item in node[:50]):
+                bodies.append((path, node))
+            elif all(isinstance(item, str | dict) for item in node):
+                names.append((path, node))
+        elif isinstance(node, dict) and depth < 5:
             for key, value in node.items():
-                if key != rows and isinstance(value, list) and len(value) == width and not isinstance(value[0], list):
-                    return {"columns": prefix + key, "rows": prefix + rows}
+                visit(value, f"{path}.{key}" if path else str(key), depth + 1)
+
+    visit(root, "", 0)
+    for rows, body in bodies:
+        width = len(body[0])
+        fitting = [path for path, cells in names if len(cells) == width and all(_column_name(cell) for cell in cells)]
+        if fitting:  # the nearest: most of its path in common
+            return {"columns": max(fitting, key=lambda path: len(_common(path, rows))), "rows": rows}
+        longest = max((len(cells) for _, cells in names), default=0)
+        if len(body) > max(longest, 1) and all(
+            isinstance(cell, str) and cell and not isinstance(cell, _Number) for cell in body[0]
+        ):
+            return {"columns": rows, "rows": rows}
     return None
+
+
+def _common(one: str, other: str) -> list[str]:
+    return [a for a, b in zip(one.split("."), other.split("."), strict=False) if a == b]
+
+
+def _column_name(cell: Any) -> str | None:
+    if isinstance(cell, str):
+        return None if isinstance(cell, _Number) else str(cell)
+    found = next((cell[key] for key in ("name", "id", "key", "field", "label", "title") if cell.get(key)), None)
+    return str(found) if found is not None else None
 
 
 def _find_records(root: Any) -> str:
@@ -845,18 +963,31 @@ def _find_records(root: Any) -> str:
             place = f"{path}.{key}" if path else key
             if lists:
                 merged = [item for value in lists for item in value]
-                if merged and path and len(merged) <= 20 * len(nodes) and _looks_indexed(lists):
+                if merged and path and len(merged) <= 40 * len(nodes) and _looks_indexed(lists):
                     continue
                 visit(merged, place, max(count // max(len(nodes), 1), 1) if path else 1, depth + 1)
             else:
                 visit_children([value for value in values if isinstance(value, dict)], place, count, depth + 1)
 
     visit(root, "", 1, 0)
-    return best[2] or "[]"
+    return best[2] or _find_arrays(root) or "[]"
+
+
+def _find_arrays(root: Any, path: str = "", depth: int = 0) -> str | None:
+    """The path of an object that holds one array a column."""
+    if not isinstance(root, dict) or depth > 4:
+        return None
+    if path and _arrays(root):
+        return path
+    deeper = (_find_arrays(v, f"{path}.{k}" if path else k, depth + 1) for k, v in root.items() if k)
+    return next((found for found in deeper if found), "$" if not path and _arrays(root) else None)
 
 
 def _looks_indexed(lists: list[list[Any]]) -> bool:
-    """Whether inner lists are fixed sets of variants (windows, scopes) rather than rows of their own."""
+    """Whether inner lists are fixed sets of variants (windows, scopes, named values) rather than rows of their own."""
+    full = [value for value in lists if value]
+    if full and all(isinstance(item, dict) for value in full for item in value) and all(map(_label, full)):
+        return True
     if len({len(value) for value in lists}) != 1 or len(lists) < 2:
         return False
     marks = ("window", "attribution", "lookback", "model")

@@ -300,8 +300,8 @@ class _Planner:
 
     def period(self) -> None:
         found = self.dates()
-        start = found.get("date", found.get("period_start"))
-        if start is None:
+        start, last = found.get("date", found.get("period_start")), found.get("period_end")
+        if start is None and last is None:
             begin, end = self.context.period or (None, None)
             self.derive += [
                 pl.lit(begin, dtype=pl.Date).alias("period_start"),
@@ -310,17 +310,23 @@ class _Planner:
             if begin is None:
                 self.warnings.append(("undated", pl.lit(value=True)))
             return
-        day = start.dt.date()
-        last = found.get("period_end")
+        end_day = None
         if last is not None:
-            source = self.mapping.fields["period_end"]
-            end_day = last.dt.date() if not source.exclusive else (last - pl.duration(microseconds=1)).dt.date()
-        elif self.mapping.period == "week":
-            end_day = day + pl.duration(days=6)
-        elif self.mapping.period == "month":
-            end_day = day.dt.month_end()
-        else:
-            end_day = day
+            exclusive = self.mapping.fields["period_end"].exclusive
+            end_day = (last - pl.duration(microseconds=1) if exclusive else last).dt.date()
+        if start is not None:
+            day = start.dt.date()
+        else:  # only the last day is written, as in "week ending"
+            assert end_day is not None  # noqa: S101  # for the type checker
+            day = end_day - pl.duration(days=6) if self.mapping.period == "week" else end_day.dt.month_start()
+        if end_day is None:
+            match self.mapping.period:
+                case "week":
+                    end_day = day + pl.duration(days=6)
+                case "month":
+                    end_day = day.dt.month_end()
+                case _:
+                    end_day = day
         self.derive += [day.alias("period_start"), end_day.cast(pl.Date).alias("period_end")]
         if last is not None:
             message = pl.format("the period ends {} before it starts {}", pl.col("period_end"), pl.col("period_start"))
@@ -345,8 +351,10 @@ class _Planner:
                 pl.col("__d_hour").struct.field("bad"),
             )
         else:
-            self.number("hour", header, source, is_count=True)
-            value, bad = self.value("hour"), pl.lit(value=False)
+            kind = pl.Struct({"value": pl.Int64, "bad": pl.Boolean})
+            call = partial(parsing.hours, nulls=self.nulls)
+            self.read.append(pl.col(header).map_batches(call, return_dtype=kind, is_elementwise=True).alias("__n_hour"))
+            value, bad = self.value("hour"), pl.col("__n_hour").struct.field("bad")
         wrong = bad | (value < 0) | (value > 23)
         self.rules.append(Rule("bad_hour", header, wrong, pl.format("'{}' is no hour from 0 to 23", _quoted(header))))
         self.derive.append(pl.when((value >= 0) & (value <= 23)).then(value).cast(pl.Int8).alias("hour"))

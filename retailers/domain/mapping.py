@@ -40,6 +40,9 @@ _BRACKETED_MONEY = re.compile(
 )
 
 
+_UNACCENTED = str.maketrans("łøđħı", "lodhi")  # letters that Unicode does not take apart
+
+
 def normalise(header: str) -> str:
     """A header's comparable form: no case, accents, spaces, signs, nor a currency in brackets.
 
@@ -47,7 +50,8 @@ def normalise(header: str) -> str:
     since they are the path in a nested record.
     """
     plain = unicodedata.normalize("NFKD", _BRACKETED_MONEY.sub("", header))
-    plain = "".join(sign for sign in plain if not unicodedata.combining(sign)).casefold()
+    # accents of Latin, Greek and Cyrillic go; the marks of other scripts make other letters
+    plain = unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", plain)).casefold().translate(_UNACCENTED)
     return re.sub(r"[^\w.]+|_+", "", plain).strip(".")
 
 
@@ -384,9 +388,11 @@ class MappingFile(Strict):
     @model_validator(mode="after")
     def _whole(self) -> MappingFile:
         has_date, has_start = "date" in self.fields, "period_start" in self.fields
-        if self.period != "none" and has_date == has_start:
+        only_end = "period_end" in self.fields and not has_start and self.period in ("week", "month")
+        if self.period != "none" and has_date + has_start + only_end != 1:
             raise ValueError(
-                "fields: say 'date' (one period a row) or 'period_start' and 'period_end' (a span), one of them"
+                "fields: say 'date' (one period a row), 'period_start' and 'period_end' (a span), or with period week"
+                " or month 'period_end' alone (week ending); one of them"
             )
         if self.period == "span" and "period_end" not in self.fields:
             raise ValueError("period span: fields.period_end is missing")

@@ -86,6 +86,25 @@ def counts(text: pl.Series, style: NumberStyle, nulls: tuple[str, ...] = ("",)) 
     return pl.DataFrame({"value": value, "bad": bad}).to_struct(text.name)
 
 
+_HOUR = r"(?i)^(\d{1,2})(?:\.0+)?(?:[:h.]\d{2}(?::\d{2})?|h)?\s*(?:([ap])\.?m\.?)?(?:\s*[-\u2013].*)?$"
+
+
+def hours(text: pl.Series, nulls: tuple[str, ...] = ("",)) -> pl.Series:
+    """Cells as a struct of ``value`` Int64 and ``bad``: 7, 07:00, 7 AM, 12:00 pm, 07:00 - 07:59."""
+    cells, empty = _trim(text, nulls)
+    frame = pl.DataFrame({"t": cells, "empty": empty.fill_null(value=True)})
+    number = pl.col("t").str.extract(_HOUR, 1).cast(pl.Int64, strict=False)
+    half = pl.col("t").str.extract(_HOUR, 2).str.to_lowercase()
+    number = (
+        pl.when(half.is_null())
+        .then(number)
+        .when(number > 12)
+        .then(None)
+        .otherwise(number % 12 + pl.when(half == "p").then(12).otherwise(0))
+    )
+    return frame.select(value=number, bad=number.is_null() & ~pl.col("empty")).to_struct(text.name)
+
+
 def _trim(text: pl.Series, nulls: tuple[str, ...]) -> tuple[pl.Series, pl.Series]:
     cells = text.str.strip_chars()
     return cells, cells.is_in(list(nulls))

@@ -31,7 +31,7 @@ class Command(RmnCommand):
         ):
             stem = plain(path.name.split(".")[0]) or "report"
             network = plain(options["network"] or stem)
-            with open_feed(path) as feed:
+            with open_feed(path, infer.UNKNOWN) as feed:
                 text = infer.draft(feed, network, stem)
         if options["out"]:
             write_text(Path(options["out"]), text)

@@ -104,6 +104,20 @@ class Space:
             max(solved.miss, solved.floor_miss),
         )
 
+    @property
+    def is_concave(self) -> bool:
+        return bool(self.curves.concave_C.all())
+
+    @property
+    def method(self) -> str:
+        return "dual water-filling" if self.plain else "interior point"
+
+    def above(self, spend_C: Array, low_C: Array, high_C: Array, gate_C: Array) -> Array:
+        """How far each arm's hull stands above its curve at a plan, in the objective."""
+        hull = envelope(self.worth, low_C, high_C, gate_C)
+        x_E = np.clip(spend_C[hull.arm_E], hull.low_E, hull.high_E)
+        return hull.per_arm_value(x_E) - self.worth.value(spend_C)
+
     def _start(self, pieces: Pieces, weight_E: Array | None, least: float) -> Array:
         worth = pieces if weight_E is None else pieces.scaled(np.maximum(weight_E, 1e-12))
         return fill(worth, max(self.limits.budget - least, 0.0)).x_E
@@ -156,14 +170,14 @@ def search(
 
     Raises nothing: an infeasible problem gives None, and the caller asks why.
     """
-    concave = bool(space.curves.concave_C.all()) and gate_C is None
+    concave = space.is_concave and gate_C is None
     root = space.relax(low_C, high_C, gate_C)
     if root is None or (concave and root.miss > CLOSE):
         return None
     if concave:
         value = space.value(root.spend_C)
-        method = "dual water-filling" if space.plain else "interior point"
-        return Best(root.spend_C, value, max(root.bound, value), root.price_K, root.floor_price_F, 0, method)
+        bound = max(root.bound, value)
+        return Best(root.spend_C, value, bound, root.price_K, root.floor_price_F, 0, space.method)
     tree = _Tree(space, low_C, high_C, np.zeros(low_C.size) if gate_C is None else gate_C, gap, time_limit_s)
     return tree.run(root)
 
@@ -212,7 +226,7 @@ class _Tree:
             return None
         self._polish()
         price_K, floor_price_F = self.prices if self.prices is not None else (root.price_K, root.floor_price_F)
-        method = "envelope with branch and bound" + ("" if self.space.plain else ", interior point")
+        method = "envelope with branch and bound" + ("" if self.space.plain else f", {self.space.method}")
         return Best(self.best_C, self.best, max(ceiling, self.best), price_K, floor_price_F, self.nodes, method)
 
     def _done(self, ceiling: float) -> bool:
@@ -268,9 +282,7 @@ class _Tree:
 
     def _above(self, spend_C: Array, low_C: Array, high_C: Array, gate_C: Array) -> Array:
         """How far the hulls stand above the curves at a plan."""
-        hull = envelope(self.space.worth, low_C, high_C, gate_C)
-        x_E = np.clip(spend_C[hull.arm_E], hull.low_E, hull.high_E)
-        above = hull.per_arm_value(x_E) - self.space.worth.value(spend_C)
+        above = self.space.above(spend_C, low_C, high_C, gate_C)
         closed = (gate_C > 0) & (low_C <= 0) & (spend_C > 0) & (spend_C < gate_C)
         return np.where(closed, np.maximum(above, 1e-9 * np.abs(above).max() + 1e-300), np.maximum(above, 0.0))
 

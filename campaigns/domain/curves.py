@@ -157,6 +157,13 @@ class Curves:
         points = {arm: p * np.array([1.0, factor_C[arm]]) for arm, p in self.points.items()}
         return Curves(self.kind_C, self.scale_C * factor_C, self.half_C, self.exponent_C, points)
 
+    def stretched(self, times_C: Array) -> Curves:
+        """The same curves over ``times`` as long a period of even spend: f_T(s) = T f(s / T); times above 0."""
+        power = self.kind_C == POWER
+        grow_C = np.where(power, times_C ** (1.0 - self.exponent_C), np.where(self.kind_C == LINEAR, 1.0, times_C))
+        points = {arm: p * times_C[arm] for arm, p in self.points.items()}
+        return Curves(self.kind_C, self.scale_C * grow_C, self.half_C * times_C, self.exponent_C, points)
+
     def value(self, spend_C: Array) -> Array:
         """Sales at each arm's spend."""
         return self._each(spend_C, value_of, lambda p, x: np.interp(x, p[:, 0], p[:, 1]))
@@ -306,6 +313,19 @@ class Pieces:
         if self.straight:
             return self.base_value_C + gain_E
         return self.base_value_C + np.bincount(self.arm_E, weights=gain_E, minlength=self.base_C.size)
+
+
+def hull_at(pieces: Pieces, spend_C: Array) -> tuple[Array, Array]:
+    """Value and slope (to the right, except at the high end) of each arm's envelope at its spend."""
+    at_E = spend_C[pieces.arm_E]
+    x_E = np.clip(at_E, pieces.low_E, pieces.high_E)
+    slope_E = pieces.slope(x_E)
+    slope_C = np.full(pieces.base_C.size, np.inf)
+    np.minimum.at(slope_C, pieces.arm_E, np.where(at_E >= pieces.low_E, slope_E, np.inf))  # slopes fall from piece to piece
+    first_C = np.full(pieces.base_C.size, -np.inf)
+    np.maximum.at(first_C, pieces.arm_E, slope_E)
+    slope_C = np.where(np.isinf(slope_C), np.where(np.isinf(first_C), 0.0, first_C), slope_C)
+    return pieces.per_arm_value(x_E), slope_C
 
 
 def envelope(curves: Curves, low_C: Array, high_C: Array, gate_C: Array | None = None) -> Pieces:

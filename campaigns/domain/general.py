@@ -6,6 +6,7 @@ loaded only when it is needed.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,27 @@ def solve(model: Any) -> None:
         raise NotSolved(f"the general solver failed: {error}") from None
     if model.status not in ("optimal", "optimal_inaccurate"):
         raise NotSolved(f"the general solver ended {model.status}")
+
+
+def solved(model: Any) -> bool:
+    """Solve with Clarabel, tightly and then less so; False where the limits cannot be kept.
+
+    Raises:
+        NotSolved: the solver ended without an answer either way.
+    """
+    cp = cvxpy()
+    for tolerance in (1e-10, 1e-8):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "may be inaccurate": the bound is computed apart
+                model.solve(solver=cp.CLARABEL, tol_gap_abs=tolerance, tol_gap_rel=tolerance, tol_feas=tolerance)
+        except cp.error.SolverError:
+            continue
+        if model.status in ("optimal", "optimal_inaccurate"):
+            return True
+        if model.status in ("infeasible", "infeasible_inaccurate"):
+            return False
+    raise NotSolved(f"the general solver ended {model.status}")
 
 
 def allocate_plainly(problem: Problem, limits: Limits) -> tuple[Array, float]:

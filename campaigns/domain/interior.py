@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from campaigns.domain.curves import Pieces
+from campaigns.domain.curves import LINEAR, Pieces
 from rmn.lib.arrays import Array, IntArray
 
 STEPS = 80
@@ -523,6 +523,19 @@ def _sharpen(system: _System, d_E: Array, y_K: Array) -> tuple[Array, Array] | N
     totals_K = system.totals(answer_E)
     over = np.max(np.maximum(totals_K - rows.high_K, rows.low_K - totals_K), initial=0.0)
     return (answer_E, y_K) if over <= 1e-10 * money else None
+
+
+def onto(rows: Rows, spend_C: Array, low_C: Array, high_C: Array) -> Array | None:
+    """The spends moved the least way onto the rows they miss, bounds kept; None where that leaves a miss."""
+    arms = np.arange(spend_C.size)
+    ones, width_C = np.ones(spend_C.size), high_C - low_C
+    pieces = Pieces(arms, np.full(arms.size, LINEAR), ones, ones, ones, low_C, high_C, low_C, 0 * ones, straight=True)
+    system = _System(pieces, ones, rows, (), 0 * ones)
+    d_C = _repair(system, np.clip(spend_C - low_C, 0.0, width_C))
+    total_K = system.totals(d_C)
+    money = max(float(np.abs(rows.high_K[np.isfinite(rows.high_K)]).max(initial=0.0)), TINY)
+    over = float(np.max(np.maximum(total_K - rows.high_K, rows.low_K - total_K), initial=0.0))
+    return low_C + d_C if over <= 1e-9 * money else None
 
 
 def _repair(system: _System, d_E: Array) -> Array:

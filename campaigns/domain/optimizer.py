@@ -51,6 +51,7 @@ class Plan:
     repair: Mapping[str, Any] | None = None
     spend_CW: Array | None = None  # weekly spends, where the plan has weeks
     sales_C: Array | None = None  # expected sales, where not the curve at the spend
+    marginal_C: Array | None = None  # what the next unit brings, where not the curve's slope
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -93,8 +94,6 @@ def allocate(problem: Problem) -> Plan:
         least change after which they do not.
     """
     started = time.perf_counter()
-    if problem.periods is not None or problem.risk_aversion > 0 or (problem.draws and problem.draws.given):
-        raise BadInput("periods, risk_aversion and drawn curves are not solved by this version; leave them out")
     plan = _allocate(problem)
     return replace(plan, seconds=time.perf_counter() - started)
 
@@ -103,11 +102,56 @@ def _allocate(problem: Problem) -> Plan:
     limits, places = limits_of(problem)
     if np.any(problem.low_C > problem.high_C):
         return infeasible(problem, limits)
+    if is_general(problem):
+        return _over_worlds(problem, limits, places)
     space = Space(problem.curves, problem.weight_C, limits)
     best = branch.search(space, problem.low_C, problem.high_C, problem.gate_C, problem.gap, problem.time_limit_s)
     if best is None:
         return infeasible(problem, limits)
     return plan_of(problem, limits, places, best)
+
+
+def is_general(problem: Problem) -> bool:
+    """Whether weeks, risk or curves drawn one by one ask for the general model."""
+    return problem.periods is not None or problem.risk_aversion > 0 or bool(problem.draws and problem.draws.given)
+
+
+def _over_worlds(problem: Problem, limits: Limits, places: Sequence[tuple[int, str]]) -> Plan:
+    from campaigns.domain import worlds
+
+    space = worlds.Worlds(problem, limits)
+    rows = space.rows
+    if not conflict.sums_fit(rows, problem.low_C, problem.high_C):
+        return infeasible(problem, limits)
+    bounds = space.bounds(problem.low_C, problem.high_C, problem.gate_C)
+    best = branch.search(space, *bounds, problem.gap, problem.time_limit_s)
+    if best is None:
+        return infeasible(problem, limits)
+    points_J = best.spend_C
+    plan = plan_of(problem, limits, places, replace(best, spend_C=space.spend(points_J)))
+    sales_SC = space.outcomes(points_J)
+    extra: dict[str, Any] = {}
+    if space.draws.size > 1:
+        weight_C = np.ones(problem.size) if problem.weight_C is None else problem.weight_C
+        total_S = sales_SC @ weight_C
+        extra["sales_SC"] = sales_SC
+        extra["risk"] = {
+            "draws": space.draws.size,
+            "mean": float(total_S.mean()),
+            "cvar": worlds.cvar(total_S),
+            "tail": worlds.TAIL,
+            "worst": float(total_S.min()),
+        }
+        last_C = problem.last_C
+        if last_C is not None and not np.any(np.isnan(last_C)):
+            extra["last_sales_SC"] = space.outcomes(space.points_of(np.tile(last_C[:, None] / space.weeks, space.weeks)))
+    return replace(
+        plan,
+        spend_CW=space.weekly(points_J) if problem.periods else None,
+        sales_C=sales_SC.mean(0),
+        marginal_C=space.marginal(points_J),
+        extra=extra,
+    )
 
 
 def plan_of(problem: Problem, limits: Limits, places: Sequence[tuple[int, str]], best: branch.Best) -> Plan:

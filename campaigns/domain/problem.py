@@ -93,6 +93,7 @@ class Problem:
     groups: tuple[Group, ...] = ()
     draws: Draws | None = None
     periods: Periods | None = None
+    ready_CW: Array | None = None  # share of each week (of the period, without weeks) in which the arm can sell
     excluded_C: BoolArray | None = None
     fixed_C: BoolArray | None = None
     low_why: Mapping[int, str] = field(default_factory=dict)  # arm -> limit that sets low, where not "min"

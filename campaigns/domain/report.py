@@ -36,7 +36,7 @@ def as_json(problem: Problem, plan: Plan) -> dict[str, Any]:
         }
     spend_C = plan.spend_C
     sales_C = problem.curves.value(spend_C) if plan.sales_C is None else plan.sales_C
-    marginal_C = problem.curves.slope(spend_C)
+    marginal_C = problem.curves.slope(spend_C) if plan.marginal_C is None else plan.marginal_C
     binding = bindings(problem, plan)
     weight_C = np.ones(problem.size) if problem.weight_C is None else problem.weight_C
     with np.errstate(invalid="ignore"):
@@ -92,7 +92,7 @@ def as_json(problem: Problem, plan: Plan) -> dict[str, Any]:
         "branch_nodes": plan.nodes,
         "warnings": [*problem.warnings, *extrapolation(problem, spend_C)],
     }
-    result |= {key: value for key, value in plan.extra.items() if key not in ("sales_SC",)}
+    result |= {key: value for key, value in plan.extra.items() if not key.endswith("_SC")}
     result["explanation"] = explanation(problem, plan, result)
     return result
 
@@ -143,7 +143,7 @@ def intervals(problem: Problem, sales_C: Array, draws_SC: Array | None) -> tuple
         low_C[known] = np.maximum(sales_C - spread_C, 0.0)[known]
         high_C[known] = (sales_C + spread_C)[known]
     if draws_SC is not None and problem.draws is not None:
-        for arm in problem.draws.given:
+        for arm in problem.draws.given or np.flatnonzero(draws_SC.std(0) > 0):
             low_C[arm], high_C[arm] = np.quantile(draws_SC[:, arm], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return low_C, high_C
 
@@ -166,9 +166,8 @@ def compared(problem: Problem, plan: Plan, sales_C: Array, draws_SC: Array | Non
     if problem.last_C is None or np.any(np.isnan(problem.last_C)):
         return None
     weight_C = np.ones(problem.size) if problem.weight_C is None else problem.weight_C
-    before_C = problem.curves.value(problem.last_C)
-    if draws_SC is not None and plan.sales_C is not None and plan.extra.get("last_sales_C") is not None:
-        before_C = np.asarray(plan.extra["last_sales_C"])
+    before_SC = plan.extra.get("last_sales_SC")
+    before_C = problem.curves.value(problem.last_C) if before_SC is None else before_SC.mean(0)
     difference_C = weight_C * (sales_C - before_C)
     gain = float(difference_C.sum())
     result: dict[str, Any] = {
@@ -178,11 +177,16 @@ def compared(problem: Problem, plan: Plan, sales_C: Array, draws_SC: Array | Non
         "interval": None,
         "distinguishable": None,
     }
-    if problem.std_C is not None:
+    if draws_SC is not None and before_SC is not None:
+        gains_S = (draws_SC - before_SC) @ weight_C
+        result["interval"] = [float(x) for x in np.quantile(gains_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+    elif problem.std_C is not None:
         ratio_C = problem.std_C / problem.curves.scale_C
         spread = Z * float(np.sqrt(np.sum((difference_C * ratio_C) ** 2)))
         result["interval"] = [gain - spread, gain + spread]
-        result["distinguishable"] = bool(gain - spread > 0 or gain + spread < 0)
+    if result["interval"]:
+        low, high = result["interval"]
+        result["distinguishable"] = bool(low > 0 or high < 0)
     return result
 
 

@@ -211,6 +211,9 @@ class _Tree:
                 closed = max(closed, node.bound)
                 continue
             for low, high, gate in halves:
+                if self.best_C is not None and time.monotonic() > self.until:
+                    closed = max(closed, node.bound)
+                    continue
                 child = self.space.relax(low, high, gate, None if self.space.plain else node.spend_C)
                 if child is None or (child.miss > CLOSE and self._ruled_out(low, high)):
                     continue
@@ -261,6 +264,8 @@ class _Tree:
         if self.nodes > 40 and self.nodes % 8:  # deep in the tree a node seldom rounds to a better plan
             return
         pieces = self._touches(node.spend_C, low_C, high_C, gate_C)
+        if self.nodes and time.monotonic() > self.until:
+            return
         choices = [np.zeros(part.size, bool), part]
         if int(part.sum()) > 1:
             choices.append(part & pieces)

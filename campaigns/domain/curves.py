@@ -321,10 +321,10 @@ def hull_at(pieces: Pieces, spend_C: Array) -> tuple[Array, Array]:
     x_E = np.clip(at_E, pieces.low_E, pieces.high_E)
     slope_E = pieces.slope(x_E)
     slope_C = np.full(pieces.base_C.size, np.inf)
-    np.minimum.at(slope_C, pieces.arm_E, np.where(at_E >= pieces.low_E, slope_E, np.inf))  # slopes fall from piece to piece
-    first_C = np.full(pieces.base_C.size, -np.inf)
-    np.maximum.at(first_C, pieces.arm_E, slope_E)
-    slope_C = np.where(np.isinf(slope_C), np.where(np.isinf(first_C), 0.0, first_C), slope_C)
+    started_E = at_E >= pieces.low_E
+    np.minimum.at(slope_C, pieces.arm_E[started_E], slope_E[started_E])  # slopes fall from piece to piece
+    without_C = np.bincount(pieces.arm_E, minlength=slope_C.size) == 0
+    slope_C[without_C] = 0.0
     return pieces.per_arm_value(x_E), slope_C
 
 

@@ -99,24 +99,33 @@ def solve(model: Any) -> None:
         raise NotSolved(f"the general solver ended {model.status}")
 
 
-def solved(model: Any) -> bool:
-    """Solve with Clarabel, tightly and then less so; False where the limits cannot be kept.
+def solved(model: Any, *, cones: bool) -> bool | None:
+    """Solve with Clarabel where there are cones, else with HiGHS; False where the limits cannot be kept.
+
+    Returns:
+        None where Clarabel gave up.
 
     Raises:
-        NotSolved: the solver ended without an answer either way.
+        NotSolved: HiGHS ended without an answer either way.
     """
     cp = cvxpy()
-    for tolerance in (1e-10, 1e-8):
+    tries: list[dict[str, Any]] = [{"solver": cp.HIGHS}]
+    if cones:
+        names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
+        tries = [{"solver": cp.CLARABEL} | dict.fromkeys(names, tolerance) for tolerance in (1e-10, 1e-8)]
+    for options in tries:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "may be inaccurate": the bound is computed apart
-                model.solve(solver=cp.CLARABEL, tol_gap_abs=tolerance, tol_gap_rel=tolerance, tol_feas=tolerance)
+                model.solve(**options)
         except cp.error.SolverError:
             continue
         if model.status in ("optimal", "optimal_inaccurate"):
             return True
         if model.status in ("infeasible", "infeasible_inaccurate"):
             return False
+    if cones:
+        return None
     raise NotSolved(f"the general solver ended {model.status}")
 
 

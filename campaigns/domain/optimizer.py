@@ -17,8 +17,10 @@ import numpy as np
 
 from campaigns.domain import branch, conflict
 from campaigns.domain.branch import Limits, Space
+from campaigns.domain.curves import envelope
 from campaigns.domain.interior import Floor, Rows, cells_of
 from campaigns.domain.problem import Problem, read
+from campaigns.domain.waterfill import fill
 from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
 
@@ -144,7 +146,9 @@ def _over_worlds(problem: Problem, limits: Limits, places: Sequence[tuple[int, s
         }
         last_C = problem.last_C
         if last_C is not None and not np.any(np.isnan(last_C)):
-            extra["last_sales_SC"] = space.outcomes(space.points_of(np.tile(last_C[:, None] / space.weeks, space.weeks)))
+            extra["last_sales_SC"] = space.outcomes(
+                space.points_of(np.tile(last_C[:, None] / space.weeks, space.weeks))
+            )
     return replace(
         plan,
         spend_CW=space.weekly(points_J) if problem.periods else None,
@@ -362,20 +366,57 @@ def what_if(problem: Problem, budgets: Sequence[float]) -> list[dict[str, Any]]:
     Raises:
         BadInput: a budget is negative or not finite.
     """
-    answers = []
     for budget in budgets:
         if not np.isfinite(budget) or budget < 0:
             raise BadInput(f"budget {budget} in the range: a number of at least 0 was expected")
-        plan = allocate(with_budget(problem, float(budget)))
+    limits, _ = limits_of(problem)
+    if not is_general(problem) and problem.gate_C is None and limits.rows is None and problem.curves.concave_C.all():
+        return _filled(problem, budgets)
+    return [_answer(budget, allocate(with_budget(problem, float(budget)))) for budget in budgets]
+
+
+def _answer(budget: float, plan: Plan) -> dict[str, Any]:
+    fits = plan.status != "infeasible"
+    return {
+        "budget": float(budget),
+        "objective": plan.objective,
+        "upper_bound": plan.upper_bound,
+        "gap": plan.gap,
+        "price": plan.budget_price if fits else None,
+        "total_spend": plan.total_spend if fits else None,
+        "status": plan.status,
+    }
+
+
+def _filled(problem: Problem, budgets: Sequence[float]) -> list[dict[str, Any]]:
+    """Concave curves and one budget: the hulls are made once, and each price starts from its neighbour's."""
+    widest = with_budget(problem, max(budgets, default=0.0))
+    least, most = float(widest.low_C.sum()), float(widest.high_C.sum())
+    slack = 1e-12 * max(most, TINY)
+    if np.any(widest.low_C > widest.high_C):
+        return [_answer(budget, allocate(with_budget(problem, float(budget)))) for budget in budgets]
+    worth = problem.curves if problem.weight_C is None else problem.curves.scaled(problem.weight_C)
+    pieces = envelope(worth, widest.low_C, widest.high_C)
+    base, price = float(pieces.base_value_C.sum()), 0.0
+    answers = []
+    for budget in budgets:
+        if budget < least - slack or (problem.spend_all and budget > most + slack):
+            answers.append(_answer(budget, allocate(with_budget(problem, float(budget)))))
+            continue
+        filled = fill(pieces, max(budget - least, 0.0), spend_all=problem.spend_all, near=price)
+        price = filled.price
+        value, bound = base + filled.value, base + filled.bound
+        gap = gap_of(value, bound)
+        spent = least + float((filled.x_E - pieces.low_E).sum())
         answers.append(
             {
                 "budget": float(budget),
-                "objective": plan.objective,
-                "upper_bound": plan.upper_bound,
-                "gap": plan.gap,
-                "price": plan.budget_price if plan.status != "infeasible" else None,
-                "total_spend": plan.total_spend if plan.status != "infeasible" else None,
-                "status": plan.status,
+                "objective": value,
+                "upper_bound": bound,
+                "gap": gap,
+                "price": price,
+                "total_spend": spent,
+                "status": "optimal" if gap <= problem.gap else "feasible",
             }
         )
     return answers

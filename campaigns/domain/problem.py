@@ -263,9 +263,11 @@ def read(given: object) -> Problem:
             refuse("risk_aversion", risk, "without draws or any arm's std there is no risk to avert; give one of them")
         draws = Draws(1000)
     gap = given.get("gap")
+    periods = _periods(given.get("periods"), arms)
+    curves, ready_CW = _braked(columns, periods)
     return Problem(
         ids=columns.ids,
-        curves=columns.curves(),
+        curves=curves,
         total_budget=budget,
         low_C=np.array(columns.low),
         high_C=np.array(columns.high),
@@ -283,7 +285,8 @@ def read(given: object) -> Problem:
         last_C=np.array(columns.last) if not all(math.isnan(x) for x in columns.last) else None,
         groups=problem_groups,
         draws=draws,
-        periods=_periods(given.get("periods"), arms),
+        periods=periods,
+        ready_CW=ready_CW,
         excluded_C=np.array(columns.excluded),
         fixed_C=np.array(columns.fixed),
         low_why=columns.low_why,
@@ -313,6 +316,7 @@ class _Columns:
         self.last: list[float] = []
         self.excluded: list[bool] = []
         self.fixed: list[bool] = []
+        self.ready: list[float | list[float]] = []
         self.low_why: dict[int, str] = {}
         self.high_why: dict[int, str] = {}
 
@@ -356,6 +360,18 @@ class _Columns:
         self.margin.append(optional(arm.get("margin"), f"{where}.margin", low=0, high=1))
         self._bounds(index, arm, where)
 
+    def _readiness(self, given: object, where: str) -> float | list[float]:
+        """The share of the period, or of each week, in which what the arm advertises can be bought."""
+        ready: float | list[float]
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            ready = [number(one, f"{where}[{week}]", low=0, high=1) for week, one in enumerate(given)]
+            if not ready:
+                refuse(where, given, "a share for each week was expected")
+        else:
+            ready = number(1.0 if given is None else given, where, low=0, high=1)
+        self.ready.append(ready)
+        return ready
+
     def _bounds(self, index: int, arm: Mapping[str, Any], where: str) -> None:
         """The arm's own bounds together; which of them binds is kept for the reasons."""
         least = number(0 if arm.get("min") is None else arm["min"], f"{where}.min", low=0)
@@ -373,6 +389,8 @@ class _Columns:
                 f"{where}.max_change is {change:g} but {where}.last is missing: give the last period's spend"
             )
         available = flag(True if arm.get("available") is None else arm["available"], f"{where}.available")
+        ready = self._readiness(arm.get("readiness"), f"{where}.readiness")
+        available = available and (ready if isinstance(ready, float) else max(ready)) > 0
         low, high = least, math.inf if most is None else most
         if change is not None and last is not None:
             if last * max(1 - change, 0.0) > low:
@@ -533,6 +551,24 @@ def _drawn(rows: Sequence[Any], where: str, columns: _Columns, arm: int) -> tupl
     if kind == LOG:
         result[:, 2] = 1.0  # a Michaelis-Menten curve may draw one: it is a Hill curve of exponent 1
     return result[:, 0], result[:, 1], result[:, 2]
+
+
+def _braked(columns: _Columns, periods: Periods | None) -> tuple[Curves, Array | None]:
+    """The curves as far as the arms can sell: an arm that is ready for a share r of the time has the curve of a
+    period as long as that, ``r f(s / r)``. With weeks each week has its own share."""
+    curves = columns.curves()
+    if all(ready == 1.0 for ready in columns.ready):
+        return curves, None
+    if periods is None:
+        share_C = np.array([float(np.mean(ready)) for ready in columns.ready])
+        return curves.stretched(np.where(share_C > 0, share_C, 1.0)), None
+    rows = []
+    for index, ready in enumerate(columns.ready):
+        row = [ready] * periods.weeks if isinstance(ready, float) else ready
+        if len(row) != periods.weeks:
+            refuse(f"arms[{index}].readiness", f"{len(row)} shares", f"one for each of the {periods.weeks} weeks")
+        rows.append(row)
+    return curves, np.array(rows)
 
 
 def _periods(given: object, arms: Sequence[Mapping[str, Any]]) -> Periods | None:

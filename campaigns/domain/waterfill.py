@@ -17,6 +17,7 @@ from campaigns.domain.curves import Pieces
 from rmn.lib.arrays import Array
 
 STEPS = 200
+CLOSE = 1e-11  # of the money: settled at the price, such a rest costs its square
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Filled:
     value: float
 
 
-def fill(pieces: Pieces, money: float, *, spend_all: bool = False) -> Filled:
+def fill(pieces: Pieces, money: float, *, spend_all: bool = False, near: float = 0.0) -> Filled:
     """Split ``money`` above the pieces' low ends so that the pieces' value is highest.
 
     Args:
@@ -37,6 +38,7 @@ def fill(pieces: Pieces, money: float, *, spend_all: bool = False) -> Filled:
         money: to be spent above the low ends; between 0 and what the pieces hold when
             ``spend_all``, else anything from 0 on.
         spend_all: spend it even where nothing more is gained.
+        near: a price to start from, such as that of a neighbouring budget.
 
     Returns:
         The split, exact to rounding: bound and value differ by about 1e-15 of themselves.
@@ -60,7 +62,7 @@ def fill(pieces: Pieces, money: float, *, spend_all: bool = False) -> Filled:
     scratch = np.empty(pieces.size)
     left, right, tie = _bracket(pieces, target, scratch)
     if tie is None:
-        price = _root(pieces, target, left, right, scratch)
+        price = _root(pieces, target, left, right, scratch, near)
     else:
         price = tie
     x_E = pieces.respond(price, scratch) if price > 0 else _at_no_price(pieces)
@@ -105,7 +107,7 @@ def _bracket(pieces: Pieces, target: float, scratch: Array) -> tuple[float, floa
     return left, right, None
 
 
-def _root(pieces: Pieces, target: float, left: float, right: float, scratch: Array) -> float:
+def _root(pieces: Pieces, target: float, left: float, right: float, scratch: Array, near: float = 0.0) -> float:
     """The price at which the pieces take the target, by regula falsi in logarithms.
 
     ln(taken) is nearly linear in ln(price), and both ranges may span many powers of ten.
@@ -115,12 +117,7 @@ def _root(pieces: Pieces, target: float, left: float, right: float, scratch: Arr
         taken = float(pieces.respond(float(np.exp(log_price)), scratch).sum())
         return float(np.log(taken / target)) if taken > 0 else -700.0
 
-    even_E = pieces.low_E + (pieces.high_E - pieces.low_E) * min(
-        1.0, (target - float(pieces.low_E.sum())) / max(float((pieces.high_E - pieces.low_E).sum()), 1e-300)
-    )
-    smooth = pieces.slope(even_E)
-    smooth = smooth[~pieces.linear_E & np.isfinite(smooth) & (smooth > 0)] if pieces.linear_E.any() else smooth
-    guess = float(np.median(smooth)) if smooth.size else 1.0
+    guess = near if near > 0 else _guess(pieces, target)
     log_left = np.log(left) if left > 0 else -np.inf
     log_right = np.log(right) if np.isfinite(right) else np.inf
     here = float(np.log(guess)) if guess > 0 and np.isfinite(guess) else 0.0
@@ -163,7 +160,7 @@ def _root(pieces: Pieces, target: float, left: float, right: float, scratch: Arr
             if not a < here < b:
                 break
         f = excess(here)
-        if abs(f) <= 4e-16:
+        if abs(f) <= CLOSE:
             return float(np.exp(here))
         if f > 0:
             fb = fb * _shrink(f, fa) if side == 1 else fb
@@ -172,6 +169,16 @@ def _root(pieces: Pieces, target: float, left: float, right: float, scratch: Arr
             fa = fa * _shrink(f, fb) if side == -1 else fa
             b, fb, side = here, f, -1
     return float(np.exp(a if abs(fa) < abs(fb) else b))
+
+
+def _guess(pieces: Pieces, target: float) -> float:
+    """The middle slope where each piece takes the same share of its range."""
+    base = float(pieces.low_E.sum())
+    room = max(float((pieces.high_E - pieces.low_E).sum()), 1e-300)
+    smooth = pieces.slope(pieces.low_E + (pieces.high_E - pieces.low_E) * min(1.0, (target - base) / room))
+    if pieces.linear_E.any():
+        smooth = smooth[~pieces.linear_E & np.isfinite(smooth) & (smooth > 0)]
+    return float(np.median(smooth)) if smooth.size else 1.0
 
 
 def _shrink(new: float, old: float) -> float:
@@ -195,8 +202,9 @@ def _settle(pieces: Pieces, x_E: Array, rest: float, price: float, tied: bool, s
                 return
     if price <= 0.0 and not spend_all:
         return
+    small = 1e-16 * float(x_E.sum())
     for _ in range(3):
-        if rest == 0.0:
+        if abs(rest) <= small:
             return
         free = (x_E > low_E) & (x_E < high_E)
         if not free.any():

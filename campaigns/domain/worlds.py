@@ -6,8 +6,9 @@ is). An arm's spend is linear in its points, so limits stay linear. A week's cur
 ``f(W t) / W``. Sales are those inside the period.
 
 Under draws the objective is ``(1 - l) mean + l CVaR`` of the total over draws (CVaR: the mean of the worst
-tenth). CVXPY with Clarabel solves the relaxation in which each curve is replaced by its hull; smooth hulls that
-no cone represents are kept above by tangents that are added where the answer stands. Its multipliers, made
+tenth). CVXPY solves the relaxation in which each curve is replaced by its hull: Clarabel where hulls are second-order
+cones, HiGHS where none is. Hulls that no such cone represents are kept above by tangents, added where the answer
+stands. Its multipliers, made
 admissible, give the bound ``max_t sum of weighted hulls - y (A t - b)``, computed exactly point by point: what
 the solver got wrong makes the bound larger, never false.
 
@@ -17,6 +18,7 @@ Convex Optimization, section 5.1.3 for the bound.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,14 +28,15 @@ from scipy import sparse
 
 from campaigns.domain import general
 from campaigns.domain.branch import Limits, Relaxed, Space
-from campaigns.domain.curves import LINEAR, PIECEWISE, Curves, Pieces, envelope, hull_at
+from campaigns.domain.curves import LINEAR, MICHAELIS_MENTEN, Curves, Pieces, envelope, hull_at
 from campaigns.domain.interior import Rows, onto
 from campaigns.domain.problem import Problem
-from rmn.lib.arrays import Array, IntArray
+from rmn.lib.arrays import Array, BoolArray, IntArray
 
 TAIL = 0.1  # CVaR is the mean of the worst tenth
-ROUNDS = 6
-TANGENTS = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 14)])
+ROUNDS = 12
+TANGENTS = np.concatenate([[0.0, 1.0], np.geomspace(1e-3, 1.0, 9)[:-1]])
+KEPT = 40  # tangents of a hull, those nearest to the answer
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ class Worlds(Space):
         arm_J = np.repeat(np.arange(size), weeks)
         self.carry_C = problem.periods.carry_C if problem.periods else np.zeros(size)
         self.ready_CW = problem.ready_CW if problem.ready_CW is not None else np.ones((size, weeks))
-        gated = np.flatnonzero(problem.gate_C > 0) if problem.gate_C is not None and problem.periods else np.zeros(0, int)
+        gated = (
+            np.flatnonzero(problem.gate_C > 0) if problem.gate_C is not None and problem.periods else np.zeros(0, int)
+        )
         self.gated_G = gated
         open_J = self.ready_CW.ravel() > 0
         times_J = np.where(open_J, self.ready_CW.ravel(), 1.0) / weeks
@@ -110,8 +115,10 @@ class Worlds(Space):
         if not parts:
             none = np.zeros(0)
             return Curves(none.astype(np.int64), none, none, none)
-        columns = [np.concatenate([getattr(p, name) for p in parts]) for name in ("kind_C", "scale_C", "half_C", "exponent_C")]
-        return Curves(*columns)
+        kind, scale, half, exponent = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("kind_C", "scale_C", "half_C", "exponent_C")
+        )
+        return Curves(kind, scale, half, exponent)
 
     def _points(self) -> None:
         """The matrices from points to arms' spends, and the limits that weeks bring."""
@@ -140,7 +147,7 @@ class Worlds(Space):
     @property
     def method(self) -> str:
         over = [f"{self.weeks} weeks"] * (self.weeks > 1) + [f"{self.draws.size} draws"] * (self.draws.size > 1)
-        return "convex program (CVXPY, Clarabel)" + (f" over {' and '.join(over)}" if over else "")
+        return "convex program (CVXPY: Clarabel, HiGHS)" + (f" over {' and '.join(over)}" if over else "")
 
     # -- from arms to points and back
 
@@ -149,7 +156,7 @@ class Worlds(Space):
         if not self.problem.periods:
             return low_C, high_C, gate_C
         r_C, gated = self.carry_C, self.gated_G
-        most_J = np.repeat((1.0 - r_C ** self.weeks) * high_C, self.weeks)
+        most_J = np.repeat((1.0 - r_C**self.weeks) * high_C, self.weeks)
         low = np.concatenate([np.zeros(most_J.size), np.zeros(gated.size)])
         high = np.concatenate([most_J, high_C[gated]])
         gate = None
@@ -251,17 +258,24 @@ class Worlds(Space):
                 high.append(np.zeros(self.gated_G.size))
         return sparse.vstack(parts).tocsr(), np.concatenate(low), np.concatenate(high)
 
-    def relax(self, low_C: Array, high_C: Array, gate_C: Array | None, near_C: Array | None = None) -> Relaxed | None:
+    def relax(
+        self,
+        low_C: Array,
+        high_C: Array,
+        gate_C: Array | None,
+        near_C: Array | None = None,  # noqa: ARG002  # a cone solver starts where it likes
+    ) -> Relaxed | None:
         model = _Model(self, low_C, high_C, gate_C)
         slack = 1.0
         for _ in range(4):
             solved = model.solve(slack)
             if solved is None:
                 return None
-            t_J, y_R, nu_F, w_S = solved
-            t_J = self._settle(t_J, low_C, high_C)
-            if t_J is None:
+            answer_J, y_R, nu_F, w_S = solved
+            settled_J = self._settle(answer_J, low_C, high_C)
+            if settled_J is None:
                 return None
+            t_J = settled_J
             miss = self._floor_miss(t_J)
             if miss <= 1e-9 or not self.is_concave or gate_C is not None:
                 break
@@ -273,8 +287,7 @@ class Worlds(Space):
         """The plan made feasible to rounding: sums onto their limits, weeks in proportion."""
         spend_CW = self.weekly(t_J)
         if not self.problem.periods:
-            fitted = onto(self.rows, np.clip(t_J, low_J, high_J), low_J, high_J)
-            return fitted
+            return onto(self.rows, np.clip(t_J, low_J, high_J), low_J, high_J)
         spend_CW[self.ready_CW <= 0] = 0.0
         total_C = spend_CW.sum(1)
         low_C, high_C = self.problem.low_C.copy(), self.problem.high_C.copy()
@@ -298,7 +311,12 @@ class Worlds(Space):
             t_OS = np.repeat(spend_C[self.own_O], S)
             over_OS = hull_at(many, t_OS)[0] - self.many.value(t_OS)
             over_J[self.own_O] = over_OS.reshape(-1, S).mean(1)
-        return np.maximum(over_J, 0.0) * np.where(self.weight_J > 0, self.weight_J, 1.0)
+        over_J = np.maximum(over_J, 0.0) * self.weight_J
+        if self.gated_G.size:  # a total between nothing and its least: to be settled before any curve
+            total_G, gate_G = spend_C[-self.gated_G.size :], gate_C[-self.gated_G.size :]
+            part_G = np.minimum(total_G, gate_G - total_G) / np.maximum(gate_G, 1e-300)
+            over_J[-self.gated_G.size :] = np.maximum(part_G, 0.0) * max(abs(self.value(spend_C)), 1e-300)
+        return over_J
 
 
 def _joined(curves: Curves, more: int) -> Curves:
@@ -322,21 +340,56 @@ class _Hulls:
         self.curves, self.at_K, self.low_K, self.high_K = curves, at_K, low_K, high_K
         self.hull: Pieces = envelope(curves, low_K, high_K, gate_K)
         gated = (gate_K > 0) & (low_K <= 0) if gate_K is not None else np.zeros(at_K.size, bool)
-        self.cone = curves.concave_C & ~gated & (curves.kind_C != PIECEWISE) & (curves.scale_C > 0)
-        self.cut = np.flatnonzero(~self.cone)
-        self.lines: list[tuple[Array, Array]] = []  # slope and value at 0 of a line above each cut hull
-        for share in TANGENTS if self.cut.size else ():
-            self.touch(low_K + share * (high_K - low_K))
-        for points in self.curves.points.values():
-            for spend in points[:, 0]:
-                self.touch(np.full(at_K.size, spend))
+        exact = np.isin(curves.kind_C, (MICHAELIS_MENTEN, LINEAR))  # a second-order cone, or a line
+        self._cut_all_but(exact & ~gated)
 
-    def touch(self, x_K: Array) -> None:
-        """A tangent of each cut hull at its point."""
-        x_K = np.clip(x_K, self.low_K, self.high_K)
-        value_K, slope_K = hull_at(self.hull, x_K)
-        slope_K = np.where(np.isfinite(slope_K), slope_K, 0.0)
-        self.lines.append((slope_K[self.cut], (value_K - slope_K * x_K)[self.cut]))
+    def _cut_all_but(self, cone: BoolArray) -> None:
+        """Which hulls are kept by cones, all others by tangents."""
+        curves, low_K, high_K, at_K = self.curves, self.low_K, self.high_K, self.at_K
+        self.cone = cone
+        self.cut = np.flatnonzero(~cone)
+        self.points_LK = np.zeros((0, self.cut.size))  # where each cut hull has its tangents
+        self.slope_LK = self.start_LK = self.points_LK
+        if self.cut.size:
+            breaks = [row[0] for points in curves.points.values() for row in points]
+            self.touch(
+                [low_K + share * (high_K - low_K) for share in TANGENTS] + [np.full(at_K.size, x) for x in breaks]
+            )
+
+    def without_cones(self) -> None:
+        self._cut_all_but(np.zeros(self.at_K.size, bool))
+
+    def touch(self, points: Sequence[Array]) -> None:
+        """Add tangents of each cut hull at its points."""
+        for x_K in points:
+            x_K = np.clip(x_K, self.low_K, self.high_K)
+            steep = ~np.isfinite(hull_at(self.hull, x_K)[1])  # a power curve at 0: as near to it as has a tangent
+            x_K = np.where(steep, self.low_K + 1e-7 * (self.high_K - self.low_K), x_K)
+            value_K, slope_K = hull_at(self.hull, x_K)
+            start_K = value_K - slope_K * x_K
+            self.points_LK = np.vstack([self.points_LK, x_K[self.cut]])
+            self.slope_LK = np.vstack([self.slope_LK, slope_K[self.cut]])
+            self.start_LK = np.vstack([self.start_LK, start_K[self.cut]])
+
+    def refine(self, x_K: Array) -> None:
+        """Tangents at the answer and between it and its neighbours: the optimum lies there, 6 times more closely."""
+        if not self.cut.size:
+            return
+        x = x_K[self.cut]
+        before = np.where(self.points_LK < x, self.points_LK, -np.inf).max(0)
+        after = np.where(self.points_LK > x, self.points_LK, np.inf).min(0)
+        more = [x]
+        for share in (1 / 3, 2 / 3):
+            more += [np.where(np.isfinite(end), x + share * (end - x), x) for end in (before, after)]
+        for points in more:
+            whole_K = x_K.copy()
+            whole_K[self.cut] = points
+            self.touch([whole_K])
+        far = np.abs(self.points_LK - x)
+        far[:2] = -1.0  # the ends of the range stay
+        nearest = np.argsort(far, axis=0, kind="stable")[:KEPT]
+        for name in ("points_LK", "slope_LK", "start_LK"):
+            setattr(self, name, np.take_along_axis(getattr(self, name), nearest, 0))
 
     def over(self, y_K: Array, x_K: Array) -> Array:
         """How far the lines' least stands above the hull."""
@@ -354,8 +407,11 @@ class _Hulls:
         if self.cut.size:
             y = cp.Variable(self.cut.size)
             here = x[self.at_K[self.cut]]
-            for slope, start in self.lines:
-                limits.append(y <= cp.multiply(slope, here) + start)
+            each = np.tile(np.arange(self.cut.size), len(self.slope_LK))
+            lines = np.column_stack([each, self.slope_LK.ravel(), self.start_LK.ravel()])
+            lines = lines[np.unique(lines, axis=0, return_index=True)[1]]  # no line twice
+            each = lines[:, 0].astype(np.int64)
+            limits.append(y[each] <= cp.multiply(lines[:, 1], here[each]) + lines[:, 2])
             parts.append(y)
             order.append(self.cut)
         back = np.argsort(np.concatenate(order)) if order else np.zeros(0, int)
@@ -398,8 +454,7 @@ class _Model:
             if over <= 0.1 * self.worlds.problem.gap * self.worth:
                 break
             for one in (self.shared, self.own):
-                if one.cut.size:
-                    one.touch(t_J[one.at_K])
+                one.refine(t_J[one.at_K])
         return t_J, y_R, nu_F, w_S
 
     def _once(self, slack: float) -> tuple[Array, Array, Array, Array, Array, Array] | None:
@@ -448,19 +503,36 @@ class _Model:
             if at.size
         ]
         model = cp.Problem(cp.Minimize(-goal), [*limits, *floors, *sides])
-        if not general.solved(model):
+        cones = bool(self.shared.cone.any() or self.own.cone.any())
+        answer = general.solved(model, cones=cones)
+        if answer is None and cones:  # the cone solver gave up: tangents alone are a linear program
+            self.shared.without_cones()
+            self.own.without_cones()
+            return self._once(slack)
+        if not answer:
             return None
         y_R = np.zeros(low_R.size)
-        for side, (at, sign) in zip(sides, [(a, s) for a, s in ((same, 1), (least, -1), (most, 1)) if a.size], strict=True):
+        for side, (at, sign) in zip(
+            sides, [(a, s) for a, s in ((same, 1), (least, -1), (most, 1)) if a.size], strict=True
+        ):
             y_R[at] += sign * np.atleast_1d(side.dual_value) * scale_R[at] * worth
         nu_F = np.array([max(float(floor.dual_value), 0.0) for floor in floors])
         w_S = _admissible(np.asarray(below.dual_value, float), risk) if below is not None else np.zeros(S)
         t_J = np.clip(np.asarray(t.value, float), self.low_J, self.high_J)
-        return t_J, y_R, nu_F, w_S, np.zeros(0) if y is None else np.asarray(y.value), np.zeros(0) if z is None else np.asarray(z.value)
+        return (
+            t_J,
+            y_R,
+            nu_F,
+            w_S,
+            np.zeros(0) if y is None else np.asarray(y.value),
+            np.zeros(0) if z is None else np.asarray(z.value),
+        )
 
     def _floor(self, floor: Any, slack: float, t: Any, y: Any, z: Any) -> Any:
         cp, worlds = general.cvxpy(), self.worlds
-        member_J = np.isin(worlds.arm_J, floor.arms) & (np.arange(worlds.arm_J.size) < worlds.problem.size * worlds.weeks)
+        member_J = np.isin(worlds.arm_J, floor.arms) & (
+            np.arange(worlds.arm_J.size) < worlds.problem.size * worlds.weeks
+        )
         sales: Any = 0.0
         if y is not None:
             sales = sales + member_J[self.shared.at_K].astype(float) @ y
@@ -494,7 +566,9 @@ class _Model:
         total += _best(self.shared.hull, weight_J, price_J[at], self.low_J[at])
         if self.own.at_K.size:
             weight_OS = worlds.weight_J[worlds.own_O][:, None] * omega_S + lift_J[worlds.own_O][:, None] / S
-            total += _best_of_many(self.own.hull, weight_OS, price_J[worlds.own_O], self.low_J[worlds.own_O], self.high_J[worlds.own_O])
+            total += _best_of_many(
+                self.own.hull, weight_OS, price_J[worlds.own_O], self.low_J[worlds.own_O], self.high_J[worlds.own_O]
+            )
         return total
 
 
@@ -526,24 +600,18 @@ def _best(hull: Pieces, weight_J: Array, price_J: Array, low_J: Array) -> float:
 
 
 def _best_of_many(hull: Pieces, weight_OS: Array, price_O: Array, low_O: Array, high_O: Array) -> float:
-    """The same where each point has a hull in every draw: bisection on the weighted slope, bounded above by it."""
-    O, S = weight_OS.shape
+    """The same where each point has a hull in every draw: bisection on the weighted slope."""
+    S = weight_OS.shape[1]
 
     def at(x_O: Array) -> tuple[Array, Array]:
         value, slope = hull_at(hull, np.repeat(x_O, S))
         slope = np.where(np.isfinite(slope), slope, 1e290)
-        return (weight_OS * value.reshape(O, S)).sum(1), (weight_OS * slope.reshape(O, S)).sum(1)
+        return (weight_OS * value.reshape(-1, S)).sum(1), (weight_OS * slope.reshape(-1, S)).sum(1)
 
     left_O, right_O = low_O.copy(), high_O.copy()
     for _ in range(60):
         middle_O = 0.5 * (left_O + right_O)
         rising_O = at(middle_O)[1] > price_O
         left_O, right_O = np.where(rising_O, middle_O, left_O), np.where(rising_O, right_O, middle_O)
-    best_O = np.full(O, -np.inf)
-    for x_O in (low_O, left_O, right_O, high_O):
-        value_O, _ = at(x_O)
-        best_O = np.maximum(best_O, value_O - price_O * x_O)
-    value_O, slope_O = at(left_O)  # between the two the tangent of the left one is above
-    over_O = np.maximum(slope_O - price_O, 0.0) * (right_O - left_O)
-    return float((np.maximum(best_O, value_O - price_O * left_O) + np.minimum(over_O, 1e-9 * np.abs(best_O))).sum())
-
+    gains = [at(x_O)[0] - price_O * x_O for x_O in (low_O, left_O, right_O, high_O)]
+    return float(np.max(gains, axis=0).sum())

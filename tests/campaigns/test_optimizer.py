@@ -258,3 +258,16 @@ def test_uncertainty_shows_in_every_number_and_in_the_comparison() -> None:
     assert all(row["interval"][0] < row["expected_sales"] < row["interval"][1] for row in plan["allocations"])
     assert plan["compared_with_last"]["gain"] > 0
     assert plan["evidence"] == [{"evidence": "attribution", "spend": pytest.approx(101), "share": pytest.approx(1)}]
+
+
+@pytest.mark.parametrize("kinds", [CONCAVE, ("michaelis_menten",)])
+def test_many_budgets_at_once_equal_the_plans_of_each(kinds: tuple[str, ...]) -> None:
+    given = budgets.problem(20, 6, *kinds, spend_all=False)
+    asked = np.linspace(0.1, 3, 9) * given["total_budget"]
+    for row, budget in zip(optimizer.what_if(read(given), asked), asked, strict=True):
+        plan = optimizer.solve(given | {"total_budget": float(budget)})
+        assert row["status"] == plan["status"]
+        if plan["status"] != "infeasible":
+            assert row["objective"] == pytest.approx(plan["objective"], rel=1e-12)
+            assert row["price"] == pytest.approx(plan["prices"]["budget"], rel=1e-6, abs=1e-12)
+            assert row["total_spend"] == pytest.approx(plan["total_spend"], rel=1e-12)

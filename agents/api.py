@@ -15,7 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agents import creative, decisions, forecasts, rooms, services, serving
+from agents import columns, creative, decisions, forecasts, rooms, services, serving
+from agents.domain.columns import Column
 from agents.models import Adapter, AgentRun, AgentStep, CleanRoomConnection, CleanRoomQuery, Forecast, ReflectionLog
 from campaigns.models import BudgetPlan, Task
 from retailers.models import Brand, Retailer
@@ -391,7 +392,48 @@ class WriteText(APIView):
             return Response({"variants": creative.write(client, **asked.validated_data)})
 
 
+class ColumnSerializer(serializers.Serializer):
+    """A column of a report that nobody has mapped."""
+
+    header = serializers.CharField(max_length=240)
+    values = serializers.ListField(
+        child=serializers.CharField(max_length=400, allow_blank=True), max_length=20, default=list
+    )
+
+
+class ColumnsSerializer(serializers.Serializer):
+    """Columns, and the retailer whose adapter is asked."""
+
+    retailer = Reference(queryset=Retailer.objects.all())
+    columns = ColumnSerializer(many=True, allow_empty=False, max_length=columns.MOST_COLUMNS)
+
+
+class SuggestFields(APIView):
+    """Which field of RMIS each column is likely to be, by the retailer's adapter; a person takes or leaves it."""
+
+    permission_classes = [IsAuthenticated]
+
+    @extend_schema(request=ColumnsSerializer, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request) -> Response:
+        asked = ColumnsSerializer(data=request.data, context={"request": request})
+        asked.is_valid(raise_exception=True)
+        adapter = columns.reader_of(asked.validated_data["retailer"])
+        wanted = [Column(one["header"], tuple(one["values"])) for one in asked.validated_data["columns"]]
+        if not settings.RMN_INFERENCE_URL:
+            raise NotConfigured("no model server: start everything with make run, or set RMN_INFERENCE_URL")
+        with serving.inference() as client:
+            found = columns.suggest(client, adapter, wanted)
+        return Response(
+            {
+                "adapter": adapter.digest,
+                "how_sure": columns.how_sure(adapter),
+                "suggestions": [{"header": one.header, "field": one.field} for one in found],
+            }
+        )
+
+
 paths: list[Any] = [  # single endpoints
+    path("mapping-suggestions/", SuggestFields.as_view(), name="mapping-suggestions"),
     path("approvals/", Approvals.as_view(), name="approvals"),
     path("texts/write", WriteText.as_view(), name="write-text"),
 ]

@@ -179,10 +179,7 @@ def prove(client: InferenceClient, adapter: Adapter) -> Proof:
         InferenceError: the server does not answer.
     """
     name = adapter.digest
-    folder = Path(settings.RMN_ADAPTERS_ON_SERVER or settings.RMN_ADAPTERS).absolute() / name
-    expect = {"digest": name}
-    with contextlib.suppress(AdapterExists):
-        client.load(name, str(folder), expect)
+    ensure(client, adapter)
     recorded = [probe for probe in files.read_manifest(folder_of(adapter)).get("probes") or [] if probe.get("text")]
     probes = [
         Probe(
@@ -394,6 +391,13 @@ def route(*, brand: Brand, retailer: Retailer | None, task: str, key: str = "") 
     return Route(None, "base")
 
 
+def reader(retailer: Retailer | None) -> Adapter | None:
+    """The version that says which field a column of the retailer's reports is; it serves nothing else."""
+    scope = scope_text(None, retailer, "")
+    row = AdapterAlias.objects.filter(scope=scope, brand=None, name="champion").select_related("adapter").first()
+    return row.adapter if row is not None else None
+
+
 def aliases(*, brand: Brand, retailer: Retailer | None, task: str) -> dict[str, Route]:
     """Champion and challenger of a scope, for a look side by side."""
     found = {"champion": route(brand=brand, retailer=retailer, task=task)}
@@ -405,12 +409,18 @@ def aliases(*, brand: Brand, retailer: Retailer | None, task: str) -> dict[str, 
     return found
 
 
+def ensure(client: InferenceClient, adapter: Adapter) -> None:
+    """Have the server serve a version under its digest."""
+    folder = Path(settings.RMN_ADAPTERS_ON_SERVER or settings.RMN_ADAPTERS).absolute() / adapter.digest
+    with contextlib.suppress(AdapterExists):
+        client.load(adapter.digest, str(folder), {"digest": adapter.digest})
+
+
 def _load_again(client: InferenceClient, route: Route) -> None:
     """Give a server that was restarted, or never had it, the route's adapter; inside ``except UnknownAdapter``."""
     if route.adapter is None:
         raise
-    folder = Path(settings.RMN_ADAPTERS_ON_SERVER or settings.RMN_ADAPTERS).absolute() / route.digest
-    client.load(route.digest, str(folder), {"digest": route.digest})
+    ensure(client, route.adapter)
 
 
 def stream(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from unfold.decorators import display
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action, display
 
 from rmn.lib.admin import RunAdmin
+from training import services
+from training.forms import RetailerForm
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 
 VERDICTS = {"better": "success", "not_worse": "info", "worse": "danger", "not_enough_evidence": "warning"}
@@ -50,6 +53,19 @@ class LessonAdmin(RunAdmin):
     list_display = ["__str__", "brand", "retailer", "task", "outcome", "shown_status", "shown_progress", "created_at"]
     list_filter = ["outcome", "task", *RunAdmin.list_filter]
     list_select_related = ["brand", "retailer"]
+    actions_list = ["learn_mappings"]
+
+    @action(
+        description="Teach a retailer's adapter",
+        permissions=["change_runs"],
+        dialog={
+            "title": "Learns from known mappings to read reports; suggests only where the gate finds it better",
+            "form_class": RetailerForm,
+        },
+    )
+    def learn_mappings(self, request: HttpRequest, form: RetailerForm) -> HttpResponse:
+        run = services.request_lesson(brand=None, task="", retailer=form.cleaned_data["retailer"], by=request.user)
+        return HttpResponse(headers={"HX-Redirect": run.get_absolute_url()})
 
 
 @admin.register(Withdrawal)

@@ -6,9 +6,10 @@ from typing import Any
 
 from django import forms
 from django.contrib.auth.models import User
+from unfold.forms import BaseDialogForm
 
 from retailers.models import Brand, Retailer
-from training.tasks import SUITES
+from training.suites import SUITES
 
 
 class LessonForm(forms.Form):
@@ -18,7 +19,7 @@ class LessonForm(forms.Form):
     retailer = forms.ModelChoiceField(
         Retailer.objects.none(), to_field_name="slug", required=False, empty_label="all retailers"
     )
-    task = forms.ChoiceField(choices=[(name, name) for name in SUITES])
+    task = forms.ChoiceField(choices=[(name, name) for name in SUITES if name])
 
     def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,6 +35,12 @@ class LessonForm(forms.Form):
         if mine and (retailer is None or retailer.pk not in mine):
             self.add_error("retailer", "You work for one retailer of this brand; choose it.")
         return found
+
+
+class RetailerForm(BaseDialogForm):
+    """Whose reports are to be read better."""
+
+    retailer = forms.ModelChoiceField(Retailer.objects.order_by("name"))
 
 
 class WithdrawalForm(forms.Form):

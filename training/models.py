@@ -45,12 +45,13 @@ class Lesson(Run):
 
     class Outcome(models.TextChoices):
         STAGED = "staged"
+        PROMOTED = "promoted"  # reads a retailer's reports: suggestions that a person takes or leaves
         NOT_PROMOTED = "not_promoted"
         TRAINED = "trained"  # shared knowledge: serves no brand by itself, so nothing is gated
 
     brand = models.ForeignKey(Brand, models.PROTECT, null=True, blank=True, related_name="+")
     retailer = models.ForeignKey(Retailer, models.PROTECT, null=True, blank=True, related_name="+")
-    task = models.CharField(max_length=12, choices=Task)
+    task = models.CharField(max_length=12, choices=Task, blank=True)  # none: how a retailer's reports read
     reason = models.CharField(max_length=240, blank=True)  # why now: who asked, or what the night found
     outcome = models.CharField(max_length=12, choices=Outcome, blank=True)
     found = models.JSONField(default=list, blank=True)  # sentences: what each step said
@@ -125,7 +126,7 @@ class Dataset(Run):
 
     brand = models.ForeignKey(Brand, models.PROTECT, null=True, blank=True, related_name="+")  # null: shared knowledge
     retailer = models.ForeignKey(Retailer, models.PROTECT, null=True, blank=True, related_name="+")
-    task = models.CharField(max_length=12, choices=Task)
+    task = models.CharField(max_length=12, choices=Task, blank=True)  # none: how a retailer's reports read
     lesson = models.ForeignKey(Lesson, models.PROTECT, null=True, blank=True, related_name="datasets")
     kind = models.CharField(max_length=4)  # sft, dpo, kto
     digest = models.CharField(max_length=64, blank=True, db_index=True)
@@ -185,7 +186,7 @@ class TrainingRun(Run):
 
     brand = models.ForeignKey(Brand, models.PROTECT, null=True, blank=True, related_name="+")
     retailer = models.ForeignKey(Retailer, models.PROTECT, null=True, blank=True, related_name="+")
-    task = models.CharField(max_length=12, choices=Task)
+    task = models.CharField(max_length=12, choices=Task, blank=True)  # none: how a retailer's reports read
     lesson = models.ForeignKey(Lesson, models.PROTECT, null=True, blank=True, related_name="training_runs")
     method = models.CharField(max_length=4)  # sft, dpo, kto
     dataset = models.ForeignKey(Dataset, models.PROTECT, null=True, blank=True, related_name="training_runs")
@@ -233,7 +234,7 @@ class Evaluation(Run):
 
     brand = models.ForeignKey(Brand, models.PROTECT, null=True, blank=True, related_name="+")
     retailer = models.ForeignKey(Retailer, models.PROTECT, null=True, blank=True, related_name="+")
-    task = models.CharField(max_length=12, choices=Task)
+    task = models.CharField(max_length=12, choices=Task, blank=True)  # none: how a retailer's reports read
     lesson = models.ForeignKey(Lesson, models.PROTECT, null=True, blank=True, related_name="evaluations")
     candidate = models.ForeignKey(Adapter, models.PROTECT, null=True, blank=True, related_name="evaluations")
     champion = models.ForeignKey(Adapter, models.PROTECT, null=True, blank=True, related_name="+")  # null: the base

@@ -11,7 +11,7 @@ from campaigns.models import Task
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import BadInput
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
-from training.tasks import SUITES
+from training.suites import SUITES
 
 ADJUSTABLE = {"rank", "alpha", "dropout", "targets", "rslora", "learning_rate", "scheduler", "warmup", "steps", "epochs", "batch", "accumulation", "max_length", "packing", "beta", "loss_types", "loss_weights", "label_smoothing", "seed", "precision", "quantization", "checkpointing", "liger", "save_every", "eval_every", "patience"}  # fmt: skip
 
@@ -112,19 +112,29 @@ def request_evaluation(**wish: Any) -> Evaluation:
 # -- lessons and withdrawals
 
 
-@transaction.atomic
-def request_lesson(
+def wish_for_lesson(
     *, brand: Brand | None, task: str, retailer: Retailer | None = None, by: Any = None, **config: Any
 ) -> Lesson:
-    """Train, gate, stage: one wish for the whole chain. A lesson under way in the scope is that one.
+    """Train, gate, stage: one wish for the whole chain, on record and not queued. A lesson under way in the scope is that one.
+
+    No task and no brand: the retailer's adapter, which reads reports and learns from mappings.
 
     Raises:
-        BadInput: there is no gate for the task, so nothing could be staged.
+        BadInput: there is no gate for the task, so nothing could be staged; or no task, and a brand or no retailer.
     """
+    if not task and (brand is not None or retailer is None):
+        raise BadInput(
+            "name a task; without one a retailer's adapter is taught, which belongs to a retailer and no brand"
+        )
     if task not in SUITES:
-        raise BadInput(f"task {task!r}: no suite gates it yet; there is one for {', '.join(SUITES)}")
+        raise BadInput(f"task {task!r}: no suite gates it yet; there is one for {', '.join(filter(None, SUITES))}")
     reason = f"asked for by {getattr(by, 'username', '') or 'the operator'}"
-    run = Lesson.objects.wish(brand=brand, retailer=retailer, task=task, reason=reason, requested_by=by, config=config)
+    return Lesson.objects.wish(brand=brand, retailer=retailer, task=task, reason=reason, requested_by=by, config=config)
+
+
+@transaction.atomic
+def request_lesson(**wish: Any) -> Lesson:
+    run = wish_for_lesson(**wish)
     run.enqueue()
     return run
 

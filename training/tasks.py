@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,8 @@ from agents import services as deployments
 from agents.domain import briefs
 from agents.inference import adapters as files
 from agents.inference.errors import AdapterExists
-from agents.inference.types import InferenceClient, Question
+from agents.inference.types import InferenceClient, Message, Question, Reply
 from agents.models import Adapter
-from campaigns.models import Task
 from feedback.models import Feedback
 from retailers import audit
 from retailers import services as retailers
@@ -42,15 +42,14 @@ from rmn.lib.commands import write_jsonl, write_text
 from rmn.lib.errors import BadInput, RmnError
 from rmn.lib.runs import RunTaken
 from rmn.lib.tasks import TenantTask
-from training.domain import checks, curation, gate, lessons, mixing, prompting
+from training import suites
+from training.domain import checks, curation, gate, lessons, mixing
 from training.domain.curation import Judged, Report
-from training.domain.starter import FEATURES
 from training.lora.compose import compose
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal, allowed
+from training.suites import LONGEST, SUITES, Row, Suite, checked
 
-SUITES = {Task.CREATIVE.value: "creative"}  # the gate of each task that has one
 TOGETHER = 16  # texts asked of the server at a time
-LONGEST = 24  # tokens of a headline
 # of a lesson: twice the rate teaches length before taste (docs/training.md)
 RECIPES: dict[str, dict[str, Any]] = {"sft": {}, "dpo": {"learning_rate": 5e-5}}
 STAGED_SHARE = 0.1  # of campaigns that meet a version on trial
@@ -86,10 +85,15 @@ def build_dataset(run_id: str) -> None:
 
 def build(run: Dataset) -> Path:
     """The work of a data set, inside ``run.tracked()``; returns its folder."""
-    run.report(0.1, "Reading the answers")
     report = Report()
-    rows = standing(run)
-    answers = curation.fair([_judged(row, timezone.now()) for row in rows], report)
+    if not run.task:
+        run.report(0.1, "Reading the mappings")
+        rows = suites.lessons_of_columns(run.retailer)
+        report.read = len(rows)
+        report.sources.update(row["origin"] for row in rows)
+        return keep(run, rows, report)
+    run.report(0.1, "Reading the answers")
+    answers = curation.fair([_judged(row, timezone.now()) for row in standing(run)], report)
     make = {"dpo": curation.preferences, "kto": curation.labels, "sft": curation.demonstrations}[run.kind]
     kept = curation.curate(make(answers, report), report, min_agreement=float(run.config.get("min_agreement", 0.0)))
     return keep(run, kept, report)
@@ -259,7 +263,7 @@ def work(run: TrainingRun) -> Adapter:
     run.report(0.97, "Checking and registering the adapter")  # raises where another worker has the run now
     adapter = serving.register(
         folder / "adapter",
-        kind="brand" if run.brand_id else "task",
+        kind="brand" if run.brand_id else "task" if run.task else "retailer",
         brand=run.brand,
         retailer=run.retailer,
         task=run.task,
@@ -326,6 +330,14 @@ def _follow(run: TrainingRun, folder: Path) -> None:
 # -- evaluation
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a side wrote, and how long each text took."""
+
+    texts: list[str]
+    latencies_s: list[float]
+
+
 @shared_task(base=TenantTask)
 def evaluate(run_id: str) -> None:
     """Candidate against champion on a suite, through the serving engine."""
@@ -342,24 +354,24 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
     The sides are the candidate, the champion (none: the base model) and the base model under its best
     prompt; the candidate must beat both. What a side wrote for the same items before is not asked again.
     """
-    items = suite(run)
-    check = retailers.checker(run.brand)
-    worked = prompting.examples(products(run.brand, unseen=False, networks=run.config.get("networks")), check)
-    sides: list[tuple[str, Adapter | None, list[prompting.Example]]] = [
-        ("candidate", run.candidate, []),
-        ("champion", run.champion, []),
+    suite = suites.of(run.suite, brand=run.brand, networks=run.config.get("networks"), most=run.config.get("most"))
+    sides: list[tuple[str, Adapter | None, list[list[Message]]]] = [
+        ("candidate", run.candidate, suite.asked),
+        ("champion", run.champion, suite.asked),
     ]
-    if worked and run.config.get("prompt_alone", True) and run.candidate is not None:
-        sides.append(("prompt_alone", None, worked))
-    cases: dict[str, list[dict[str, Any]]] = {}
-    for place, (name, adapter, examples) in enumerate(sides):
-        run.report(0.05 + 0.9 * place / len(sides), f"{name.replace('_', ' ')}: {len(items)} texts")
+    if suite.worked and run.config.get("prompt_alone", True) and run.candidate is not None:
+        sides.append(("prompt_alone", None, suite.worked))
+    cases: dict[str, list[Row]] = {}
+    seconds: dict[str, float] = {}
+    for place, (name, adapter, asked) in enumerate(sides):
+        run.report(0.05 + 0.9 * place / len(sides), f"{name.replace('_', ' ')}: {len(asked)} texts")
         if adapter is not None:
-            load(client, adapter)
-        cases[name] = answers(client, items, adapter.digest if adapter else None, examples, check)
-    found = compared(cases["candidate"], cases["champion"])
+            serving.ensure(client, adapter)
+        said = answers(client, suite, asked, adapter.digest if adapter else None)
+        cases[name], seconds[name] = suite.rows(said.texts), statistics.median(said.latencies_s)
+    found = suite.compared(cases["candidate"], cases["champion"])
     if "prompt_alone" in cases:
-        found = gate.earned(found, compared(cases["candidate"], cases["prompt_alone"]))
+        found = gate.earned(found, suite.compared(cases["candidate"], cases["prompt_alone"]))
     told = found.row()
     voted = blind_votes(run)
     if voted is not None:
@@ -370,7 +382,8 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
         "champion": run.champion.digest if run.champion else "base",
         "pass_rate": {side: checks.summary(rows) for side, rows in cases.items()},
         "length": {side: sum(row["length"] for row in rows) / len(rows) for side, rows in cases.items()},
-        "examples": [{"product": item.product, "feature": item.feature, "text": text} for item, text in worked],
+        "latency_s": seconds,  # median, as each side was asked: told, not tested, for machines are shared
+        "examples": suite.examples,
         "flipped": [
             {"product": a["product"], "candidate": a["text"], "champion": b["text"], "passed": a["passed"], "why": a["why"] or b["why"]}
             for a, b in zip(cases["candidate"], cases["champion"], strict=True)
@@ -380,41 +393,14 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
     }  # fmt: skip
     run.store(verdict=found.verdict, result=result)
     if run.candidate is not None:
-        run.candidate.gate = {"verdict": found.verdict, "evaluation": str(run.pk), "reasons": list(found.reasons)}
+        run.candidate.gate = {
+            "verdict": found.verdict,
+            "evaluation": str(run.pk),
+            "reasons": list(found.reasons),
+            "pass_rate": result["pass_rate"]["candidate"],
+        }
         run.candidate.save(update_fields=["gate"])
     return found
-
-
-def suite(run: Evaluation) -> list[briefs.Item]:
-    """The items of the creative suite: products kept from training, in every feature.
-
-    Raises:
-        BadInput: there is no such suite, or no product to evaluate on.
-    """
-    if run.suite not in SUITES.values():
-        raise BadInput(f"suite {run.suite!r}: there is {', '.join(SUITES.values())}")
-    found = products(run.brand, unseen=True, networks=run.config.get("networks"))
-    if not found:
-        raise BadInput(
-            f"{run.brand}: no product is marked unseen (facts.unseen), so there is nothing fair to evaluate on"
-        )
-    return found[: int(run.config.get("most", len(found)))]
-
-
-def products(brand: Brand | None, *, unseen: bool, networks: Sequence[str] | None = None) -> list[briefs.Item]:
-    """The brand's products, those kept from training or the others, in every feature."""
-    rows = SKUCatalog.objects.filter(brand=brand, facts__unseen=unseen).order_by("sku")
-    return [
-        briefs.Item(
-            product=product.name,
-            brand=str(product.facts.get("brand") or brand),
-            size=product.package_size,
-            feature=feature,
-            networks=tuple(networks or ("instacart",)),
-        )
-        for product in rows
-        for feature in FEATURES
-    ]
 
 
 def blind_votes(run: Evaluation) -> dict[str, Any] | None:
@@ -437,80 +423,38 @@ def blind_votes(run: Evaluation) -> dict[str, Any] | None:
     return gate.votes(won, longer, clusters) if won else None
 
 
-def answers(
-    client: InferenceClient,
-    items: Sequence[briefs.Item],
-    adapter: str | None,
-    worked: Sequence[prompting.Example],
-    check: checks.Policy,
-) -> list[dict[str, Any]]:
-    """A side's greedy texts, checked; kept by what decides them, so that no side writes the same twice."""
-    asked = [prompting.with_examples(item, worked) if worked else briefs.messages(item) for item in items]
+def answers(client: InferenceClient, suite: Suite, asked: Sequence[Sequence[Message]], adapter: str | None) -> Answers:
+    """A side's greedy texts; kept by what decides them, so that no side writes the same twice."""
     engine = client.info()
     decides = [engine.get(k) for k in ("model_id", "model_sha", "version", "dtype", "device")]
     if not engine.get("model_sha"):
         decides.append(os.urandom(8).hex())  # an engine that does not say what it serves is asked anew
-    key = hashlib.sha256(json.dumps([decides, adapter, asked, LONGEST], sort_keys=True).encode()).hexdigest()
+    what = [decides, adapter, asked, suite.most_tokens, *([suite.pattern] if suite.pattern else [])]
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     file = Path(settings.MEDIA_ROOT) / "evaluations" / f"{key}.json"
     try:
-        texts = [str(text) for text in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError):
-        with ThreadPoolExecutor(TOGETHER) as pool:
-            texts = list(pool.map(lambda messages: written(client, messages, adapter), asked))
-        write_text(file, json.dumps(texts, ensure_ascii=False))
-    return [checked(item, text, check) for item, text in zip(items, texts, strict=True)]
+        return Answers(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        pass
 
+    def one(messages: Sequence[Message]) -> Reply:
+        return client.generate(
+            Question(messages=messages, adapter=adapter, max_tokens=suite.most_tokens, pattern=suite.pattern)
+        )
 
-def load(client: InferenceClient, adapter: Adapter) -> None:
-    """Have the server serve a version under its digest."""
-    folder = Path(settings.RMN_ADAPTERS_ON_SERVER or settings.RMN_ADAPTERS).absolute() / adapter.digest
-    with contextlib.suppress(AdapterExists):
-        client.load(adapter.digest, str(folder), {"digest": adapter.digest})
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        replies = list(pool.map(one, asked))
+    found = Answers([reply.text for reply in replies], [reply.latency_s for reply in replies])
+    write_text(file, json.dumps(asdict(found), ensure_ascii=False))
+    return found
 
 
 def draft(
     client: InferenceClient, item: briefs.Item, adapter: str | None, check: checks.Policy, **how: Any
 ) -> dict[str, Any]:
     """One text for an item, with what it was and whether it passes."""
-    return checked(item, written(client, briefs.messages(item), adapter, **how), check)
-
-
-def written(client: InferenceClient, messages: Sequence[dict[str, str]], adapter: str | None, **how: Any) -> str:
-    return client.generate(Question(messages=messages, adapter=adapter, max_tokens=LONGEST, **how)).text
-
-
-def checked(item: briefs.Item, text: str, check: checks.Policy) -> dict[str, Any]:
-    """A raw answer beside what was asked, and why it does not pass."""
-    why = checks.failures(text, item, check)
-    return {
-        "product": item.product,
-        "feature": item.feature,
-        "cluster": briefs.cluster(item),
-        "text": text,
-        "passed": not why,
-        "why": why,
-        "length": len(briefs.tidy(text)),
-        "limit": item.limit,
-    }
-
-
-GUARDS = ("names the product", "fits", "invents nothing", "keeps the rules")
-
-
-def measures(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    """For each measure of the creative suite one value per case; ``passes`` includes the others."""
-
-    def no(words: str) -> list[float]:
-        return [float(not any(words in why for why in row["why"])) for row in rows]
-
-    own = ("does not name the product", "not in the facts", "characters", "one line", "repeats the brief")
-    return {
-        "passes": [float(row["passed"]) for row in rows],
-        "names the product": no("does not name the product"),
-        "fits": [float(row["length"] <= row["limit"]) for row in rows],
-        "invents nothing": no("not in the facts"),
-        "keeps the rules": [float(all(any(o in why for o in own) for why in row["why"])) for row in rows],
-    }
+    question = Question(messages=briefs.messages(item), adapter=adapter, max_tokens=LONGEST, **how)
+    return checked(item, client.generate(question).text, check)
 
 
 @dataclass(frozen=True)
@@ -529,8 +473,7 @@ def mix(
     parts: Sequence[tuple[Path, float]],
     method: str,
     out: Path,
-    items: Sequence[briefs.Item],
-    check: checks.Policy,
+    suite: Suite,
     rank: int = 0,
 ) -> Mixed:
     """Search weights on one half of the products, judge the choice on the other; a part's guard lost refuses it.
@@ -538,7 +481,7 @@ def mix(
     Raises:
         BadInput: parts do not fit together, too few products, or a guard of a part fails in the sum; nothing stays.
     """
-    search, rest = mixing.halves([briefs.cluster(item) for item in items])
+    search, rest = mixing.halves(suite.clusters)
     if not search or not rest:
         raise BadInput("weights are searched on one half of the products and judged on the other: two are the least")
 
@@ -546,7 +489,7 @@ def mix(
         digest = files.digest(folder)
         with contextlib.suppress(AdapterExists):
             client.load(digest, str(folder.absolute()), {"digest": digest})
-        return answers(client, [items[place] for place in places], digest, [], check)
+        return suite.rows(answers(client, suite, [suite.asked[place] for place in places], digest).texts, places)
 
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=_made(out.parent)))
     try:
@@ -561,7 +504,9 @@ def mix(
         best = max(tried, key=lambda one: one["passes"])  # the first of equals
         mine = told(best["folder"], rest)
         theirs = {files.digest(path)[:12]: told(path, rest) for path, _ in parts}
-        kept = mixing.guards_kept(measures(mine), {name: measures(rows) for name, rows in theirs.items()}, GUARDS)
+        kept = mixing.guards_kept(
+            suite.measures(mine), {name: suite.measures(rows) for name, rows in theirs.items()}, suite.guards
+        )
         if not kept.holds:
             raise BadInput(
                 f"a part's guard fails in the sum: {'; '.join(kept.lost)}; try svd, other parts, or train anew"
@@ -569,7 +514,7 @@ def mix(
         strongest = max(theirs.values(), key=lambda rows: sum(row["passed"] for row in rows))
         best["folder"].rename(out)
         shown = [{k: v for k, v in one.items() if k != "folder"} for one in tried]
-        return Mixed(out, tuple(best["weights"]), shown, kept, compared(mine, strongest))
+        return Mixed(out, tuple(best["weights"]), shown, kept, suite.compared(mine, strongest))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -577,12 +522,6 @@ def mix(
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def compared(candidate: Sequence[dict[str, Any]], champion: Sequence[dict[str, Any]]) -> gate.Result:
-    """The gate on two sides' drafts: passing gains, what it includes are guards."""
-    mine = measures(candidate)
-    return gate.compare(mine, measures(champion), [row["cluster"] for row in candidate], parts=set(mine) - {"passes"})
 
 
 # -- lessons: from answers to a version on trial
@@ -615,6 +554,9 @@ def chain(run: Lesson) -> None:
 
     first = _taught(run, "sft", None, 0.02)
     tell(f"Imitation: {_words(first)}")
+    if not run.task:
+        _gated(run, first.adapter, serving.reader(run.retailer), tell)
+        return
     second: TrainingRun | None = None
     try:
         second = _taught(run, "dpo", first.adapter, 0.35)
@@ -631,11 +573,24 @@ def chain(run: Lesson) -> None:
         if trial.verdict == "better":
             best = second.adapter
         tell(f"Preferences against imitation alone: {_said(trial)}")
-    champion = serving.route(brand=run.brand, retailer=run.retailer, task=run.task).adapter
+    _gated(run, best, serving.route(brand=run.brand, retailer=run.retailer, task=run.task).adapter, tell)
+
+
+def _gated(run: Lesson, best: Adapter | None, champion: Adapter | None, tell: Callable[[str], None]) -> None:
+    """Against what serves; only what the gate finds better is proved and given an alias.
+
+    A brand's version becomes challenger for a share of its campaigns. What reads a retailer's reports only
+    suggests, so it takes over at once.
+    """
     final = _evaluated(run, best, champion, 0.80)
     tell(f"Against {f'the champion {champion.digest[:12]}' if champion else 'the base model'}: {_said(final)}")
     if final.verdict != "better" or best is None:
         run.store(outcome=Lesson.Outcome.NOT_PROMOTED, adapter=best)
+        return
+    if not run.task:
+        _lend(run, best)
+        tell("Suggests fields for columns that no rule knows")
+        run.store(outcome=Lesson.Outcome.PROMOTED, adapter=best)
         return
     if run.deployment is None:
         wish = deployments.wish_for_deployment(
@@ -645,6 +600,22 @@ def chain(run: Lesson) -> None:
     _step(run, run.deployment, 0.95, serving.deploy)
     tell(f"Staged as challenger for {STAGED_SHARE:.0%} of campaigns")
     run.store(outcome=Lesson.Outcome.STAGED, adapter=best)
+
+
+def _lend(run: Lesson, adapter: Adapter) -> None:
+    """Prove shared knowledge on the server and have it read; it belongs to no brand, so it is no deployment of one.
+
+    Raises:
+        StepFailed: the proof failed; nothing was moved.
+    """
+    run.report(0.95, "Loading and proving")
+    with serving.inference() as client:
+        proof = serving.prove(client, adapter)
+    adapter.proof = proof.as_json() | {"at": timezone.now().isoformat()}
+    adapter.save(update_fields=["proof"])
+    if not proof.passed:
+        raise StepFailed(f"{adapter} does not act as trained: {'; '.join(proof.reasons)}")
+    serving.move(adapter, "champion", reason=f"lesson {run.pk}")
 
 
 def _taught(run: Lesson, kind: str, parent: Adapter | None, share: float) -> TrainingRun:

@@ -8,7 +8,7 @@ day orders, which currency) is marked for a person; what it merely assumes stand
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -718,14 +718,18 @@ class Draft:
     marks: list[str] = field(default_factory=list)
     period: str = ""
     columns: dict[str, Column] = field(default_factory=dict)
+    suggested: dict[str, str] = field(default_factory=dict)  # header -> field
 
 
-def draft(feed: Feed, network: str, report: str) -> str:
+def draft(
+    feed: Feed, network: str, report: str, suggest: Callable[[list[Column]], Mapping[str, str]] | None = None
+) -> str:
     """A mapping for a feed as YAML text; lines that a person must fill in say FILL-IN.
 
     Args:
         feed: the opened feed.
         network, report: how to call it.
+        suggest: what else may know columns that no rule knows: header to field. Suggestions stand in comments.
     """
     sample = feed.frame.select(ROW, *feed.headers).head(SAMPLE_ROWS).collect()
     columns = [_column(header, sample[header]) for header in feed.headers]
@@ -738,8 +742,9 @@ def draft(feed: Feed, network: str, report: str) -> str:
     _title_lines(feed, found)
     _currency(columns, feed, found)
     _scales(found)
-    for column in left + [c for c in columns if not c.values]:
-        found.ignore.append(column.header)
+    found.ignore += [column.header for column in left + [c for c in columns if not c.values]]
+    if suggest is not None and left:
+        found.suggested = dict(suggest(left))
     key, repeated = _key(found, sample, left)
     return _write(feed, network, report, found, decimal, key, repeated, columns, _deltas(left))
 
@@ -1476,7 +1481,9 @@ def _write(
         lines += [f"  - {text}" for text in found.checks]
     if found.ignore:
         lines.append("ignore:  # CHECK: columns of the file that nothing above uses")
-        lines += [f"  - {_quote(header)}" for header in found.ignore]
+        for header in found.ignore:
+            hint = found.suggested.get(header)
+            lines.append(f"  - {_quote(header)}" + (f"  # SUGGESTED: {hint}" if hint else ""))
     lines.append("restated_days: 14  # CHECK: how long the network restates its numbers")
     return "\n".join(lines) + "\n"
 

@@ -14,7 +14,6 @@ from agents import serving
 from agents.models import Adapter, AdapterAlias, Deployment, Forecast
 from feedback.models import Feedback
 from retailers.models import AuditEntry
-from retailers.services import checker
 from rmn.lib.errors import BadInput
 from tests.factories import (
     AdapterFactory,
@@ -24,7 +23,7 @@ from tests.factories import (
 )
 from tests.training.conftest import PRODUCTS, pair_of
 from tests.training.test_runs import SMALL, Writer, built
-from training import services, tasks
+from training import services, suites, tasks
 from training.domain.lessons import Standing, worth
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 
@@ -359,13 +358,13 @@ def test_weights_are_searched_and_a_sum_that_breaks_a_parts_guard_is_refused(
 
     out = tmp_path / "sum"
     client: Any = Taster(good)
-    items = tasks.products(judged, unseen=True)
+    suite = suites.creative(judged)
     if breaks:
         with pytest.raises(BadInput, match=r"a part's guard fails in the sum: names the product: 1\.00"):
-            tasks.mix(client, parts, "cat", out, items, checker(judged))
+            tasks.mix(client, parts, "cat", out, suite)
         assert not out.exists()
     else:
-        found = tasks.mix(client, parts, "cat", out, items, checker(judged))
+        found = tasks.mix(client, parts, "cat", out, suite)
         assert found.weights == (0.7, 0.7)
         assert adapters.read_manifest(out)["weights"] == [0.7, 0.7]
         assert found.found.verdict in ("not_worse", "not_enough_evidence")

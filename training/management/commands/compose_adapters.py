@@ -8,10 +8,9 @@ from django.core.management.base import CommandParser
 from agents import serving
 from agents.inference import adapters
 from retailers.models import Brand
-from retailers.services import checker
 from rmn.lib.commands import RmnCommand
 from rmn.lib.errors import BadInput
-from training import tasks
+from training import suites, tasks
 from training.lora.compose import METHODS, compose
 
 
@@ -41,10 +40,9 @@ class Command(RmnCommand):
         brand = Brand.objects.filter(slug=slug).first()
         if brand is None:
             raise BadInput(f"--brand {slug!r}: whose products? there is no such brand")
-        items = tasks.products(brand, unseen=True)
         with serving.inference() as client:
             found = tasks.mix(
-                client, parts, options["method"], Path(options["out"]), items, checker(brand), rank=options["rank"]
+                client, parts, options["method"], Path(options["out"]), suites.creative(brand), rank=options["rank"]
             )
         weights = ", ".join(f"{weight:g}" for weight in found.weights)
         self.stdout.write(

@@ -17,7 +17,7 @@ from retailers.domain.mapping import MappingFile, normalise
 
 VERSION = "columns-1"
 IGNORE = "ignore"
-FIELDS = (*infer.WORDS, *(metric for metric, _ in infer.METRIC_WORDS), IGNORE)
+FIELDS = tuple(dict.fromkeys((*infer.WORDS, *(metric for metric, _ in infer.METRIC_WORDS), IGNORE)))
 PATTERN = "|".join(FIELDS)  # what an engine that honours regular expressions is held to
 SHOWN = 3  # values of a column
 KEPT_UNSEEN = 0.25  # of the header texts

@@ -1,9 +1,11 @@
 """A decoder of Llama's family, with LoRA for every token's own adapter in one pass.
 
 Tokens of all requests lie flat, one row each: the big products run once for all of them. LoRA is
-added from stacked weights: the adapters that are active lie side by side in one arena, and each
-token is multiplied with its own adapter's slice by a batched product. Ranks and target modules may
-differ: what an adapter does not have is zero in its slot.
+added from stacked weights: the adapters that are active lie side by side in one arena. A few tokens
+are multiplied with all of them at once, and what is not a token's own is masked out between A and B:
+no weight is gathered, no row is moved, and many adapters take as many products as one. Prompts on
+the CPU take one product a run of tokens. Ranks and target modules may differ: what an adapter does
+not have is zero in its slot.
 
 Axes: N tokens, H hidden, V vocabulary, S slots of the arena, R rank, K parts of a fused module.
 """
@@ -34,6 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "down": ("down_proj",),
 }
 FEW_ROWS = 64  # tokens up to which one wide product beats many narrow ones on a CPU
+LONG_RUN = 8  # tokens of one adapter in a row from which a product of their own pays on a CPU
 RANKS = (4, 8, 16, 32, 64, 128, 256)
 
 Tensor = torch.Tensor
@@ -65,8 +68,8 @@ class LoadedAdapter:
             for module in (module for group in GROUPS.values() for module in group):
                 parts[module] = None
                 if module in info.targets:
-                    a = weights[info.tensors[layer, module, "A"]].float().t()
-                    b = weights[info.tensors[layer, module, "B"]].float().t() * info.scaling
+                    a = weights[info.tensors[layer, module, "A"]].float()
+                    b = weights[info.tensors[layer, module, "B"]].float() * info.scaling
                     pair = (a.to(device, dtype).contiguous(), b.to(device, dtype).contiguous())
                     self.size += sum(tensor.numel() * tensor.element_size() for tensor in pair)
                     parts[module] = pair
@@ -75,15 +78,14 @@ class LoadedAdapter:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which token takes which slot of the arena, worked out once for all layers."""
+    """Which token takes which slot of the arena, worked out once for all layers and steps."""
 
     low: int
-    count: int  # slots low .. low + count - 1 take part
-    width: int  # tokens a slot, the longest
-    gather: Tensor | None  # (count * width) token numbers; None: tokens lie so already
-    real: Tensor | None  # (count, width, 1): 0 where gather only fills up
+    high: int  # slots low .. high - 1 take part
     groups: frozenset[str]  # fused modules that any of the adapters changes
-    apart: Tensor | None = None  # (count, 1, count, 1) identity, on the CPU: sets slots side by side
+    runs: tuple[tuple[int, int, int], ...] | None  # (slot, first token, past the last); None: one wide product
+    mask_NS: Tensor | None  # (N, slots, 1): 1 where a slot is the token's own; None where all slots are
+    inner: dict[int, Tensor]  # room between A and B by number of parts: (K, N, slots, R)
 
 
 class Arena:
@@ -93,8 +95,10 @@ class Arena:
         self.shape, self.dtype, self.device = shape, dtype, device
         self.rank = 0
         self.slots: list[LoadedAdapter | None] = []
-        self.a: list[dict[str, Tensor]] = []  # per layer and group: (S, inputs, K * R)
-        self.b: list[dict[str, Tensor]] = []  # per layer and module: (S, R, outputs)
+        self.a: list[dict[str, Tensor]] = []  # per layer and group: (S, K * R, inputs)
+        self.b: list[dict[str, Tensor]] = []  # per layer and module: (outputs, S * R)
+        self.changes = 0
+        self._last: tuple[tuple[int, ...], Plan] | None = None
 
     def plan(self, adapters: Sequence[LoadedAdapter | None]) -> Plan | None:
         """Place the adapters of these tokens, and say which token goes where.
@@ -102,49 +106,48 @@ class Arena:
         Args:
             adapters: each token's adapter, None for the base model.
         """
+        key = (self.changes, *map(id, adapters))
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]  # the batch is as it was
         active = list(dict.fromkeys(adapter for adapter in adapters if adapter is not None))
         if not active:
             return None
-        low, count = self._place(active)
-        where = {id(self.slots[slot]): slot - low for slot in range(low, low + count)}
-        tokens: list[list[int]] = [[] for _ in range(count)]
-        for token, adapter in enumerate(adapters):
-            if adapter is not None:
-                tokens[where[id(adapter)]].append(token)
+        low, high = self._place(active)
+        where = {id(self.slots[slot]): slot for slot in range(low, high)}
+        slots = [where[id(adapter)] if adapter is not None else -1 for adapter in adapters]
         groups = frozenset(
             group
             for group, modules in GROUPS.items()
             if any(module in adapter.info.targets for adapter in active for module in modules)
         )
-        width = max(len(some) for some in tokens)
-        flat = [token for some in tokens for token in some]
-        apart = None
-        if self.device == "cpu":
-            apart = torch.eye(count, dtype=self.dtype).view(count, 1, count, 1)
-        if flat == list(range(len(adapters))) and len(flat) == count * width:
-            return Plan(low, count, width, None, None, groups, apart)
-        padded = [some + [0] * (width - len(some)) for some in tokens]
-        real = [[1.0] * len(some) + [0.0] * (width - len(some)) for some in tokens]
-        return Plan(
-            low,
-            count,
-            width,
-            torch.tensor(padded, device=self.device).flatten(),
-            torch.tensor(real, device=self.device, dtype=self.dtype).unsqueeze(2),
-            groups,
-            apart,
-        )
+        plan = Plan(low, high, groups, *self._ways(slots, low, high))
+        self._last = ((self.changes, *key[1:]), plan)
+        return plan
 
-    def order(self, adapters: Sequence[LoadedAdapter | None]) -> list[int]:
-        """Token numbers so that tokens of one adapter stand together, in the order of the slots."""
-        active = list(dict.fromkeys(adapter for adapter in adapters if adapter is not None))
-        if active:
-            self._place(active)
-        slot = {id(adapter): number for number, adapter in enumerate(self.slots) if adapter is not None}
-        return sorted(range(len(adapters)), key=lambda token: slot.get(id(adapters[token]), -1))
+    def _ways(
+        self, slots: list[int], low: int, high: int
+    ) -> tuple[tuple[tuple[int, int, int], ...] | None, Tensor | None, dict[int, Tensor]]:
+        """Runs of tokens, or a mask and the room it is applied in; neither where one adapter has all tokens."""
+        count = len(slots)
+        edges = [token for token in range(count) if not token or slots[token] != slots[token - 1]]
+        if len(edges) == 1:
+            return None, None, {}
+        if self.device == "cpu" and count > FEW_ROWS and count >= LONG_RUN * len(edges):
+            runs = zip((slots[edge] for edge in edges), edges, [*edges[1:], count])
+            return tuple(run for run in runs if run[0] >= 0), None, {}
+        wanted = torch.tensor(slots, device=self.device).unsqueeze(1)
+        mask = (torch.arange(low, high, device=self.device) == wanted).to(self.dtype).unsqueeze(2)
+        inner = {}
+        for parts in {len(modules) for modules in GROUPS.values()}:
+            if _turns(self.device, count):  # lies as the product leaves it
+                room = torch.empty(parts, high - low, self.rank, count, dtype=self.dtype).permute(0, 3, 1, 2)
+            else:
+                room = torch.empty(parts, count, high - low, self.rank, dtype=self.dtype, device=self.device)
+            inner[parts] = room
+        return None, mask, inner
 
     def _place(self, active: list[LoadedAdapter]) -> tuple[int, int]:
-        """Have these adapters in slots that lie close together; returns the first slot and how many."""
+        """Have these adapters in slots that lie close together; returns the first, and the one past the last."""
         needed = next(rank for rank in RANKS if rank >= max(adapter.rank for adapter in active))
         if needed > self.rank or self.rank >= 4 * needed:
             self._rebuild(needed, max(len(active), len(self.slots), 4))
@@ -157,7 +160,7 @@ class Arena:
             self._write(slot, adapter)
         held_at = [slot for slot, held in enumerate(self.slots) if held in active]
         if held_at[-1] - held_at[0] < max(len(active) + 1, 1.5 * len(active)):
-            return held_at[0], held_at[-1] - held_at[0] + 1
+            return held_at[0], held_at[-1] + 1
         far = [slot for slot in held_at if slot >= len(active)]
         for slot in range(len(active)):
             if self.slots[slot] not in active:
@@ -168,14 +171,15 @@ class Arena:
         return 0, len(active)
 
     def _rebuild(self, rank: int, slots: int) -> None:
+        self.changes += 1
         self.rank, self.slots, self.a, self.b = rank, [None] * slots, [], []
         for _ in range(self.shape.layers):
             a, b = {}, {}
             for group, modules in GROUPS.items():
                 inputs = self.shape.modules[modules[0]][0]
-                a[group] = self._zeros(slots, inputs, rank * len(modules))
+                a[group] = self._zeros(slots, rank * len(modules), inputs)
                 for module in modules:
-                    b[module] = self._zeros(slots, rank, self.shape.modules[module][1])
+                    b[module] = self._zeros(self.shape.modules[module][1], slots * rank)
             self.a.append(a)
             self.b.append(b)
 
@@ -183,58 +187,54 @@ class Arena:
         return torch.zeros(size, dtype=self.dtype, device=self.device)
 
     def _write(self, slot: int, adapter: LoadedAdapter) -> None:
+        self.changes += 1
         self.slots[slot] = None  # not whole until the last layer is written
         for a_of, b_of, parts in zip(self.a, self.b, adapter.parts):
             for group, modules in GROUPS.items():
                 for number, module in enumerate(modules):
                     pair = parts[module]
-                    a = a_of[group][slot, :, number * self.rank : (number + 1) * self.rank]
+                    a = a_of[group][slot, number * self.rank : (number + 1) * self.rank]
+                    b = b_of[module][:, slot * self.rank : (slot + 1) * self.rank]
                     if pair is None:
                         a.zero_()
-                        b_of[module][slot].zero_()
+                        b.zero_()
                         continue
-                    a[:, : adapter.rank] = pair[0]
-                    a[:, adapter.rank :] = 0
-                    b_of[module][slot, : adapter.rank] = pair[1]
-                    b_of[module][slot, adapter.rank :] = 0
+                    a[: adapter.rank] = pair[0]
+                    a[adapter.rank :] = 0
+                    b[:, : adapter.rank] = pair[1]
+                    b[:, adapter.rank :] = 0
         self.slots[slot] = adapter
 
     def add(self, plan: Plan, layer: int, group: str, x: Tensor, y: Tensor) -> None:
         """y (N, outputs) += LoRA of each token's adapter on x (N, inputs)."""
         if group not in plan.groups:
             return
-        low, high, rank = plan.low, plan.low + plan.count, self.rank
-        a, b = self.a[layer][group], self.b[layer]
-        start = 0
-        if plan.count == 1 and plan.gather is None:
-            inner = x @ a[low]
-            for number, module in enumerate(GROUPS[group]):
-                outputs = b[module].shape[2]
-                y[:, start : start + outputs].addmm_(inner[:, number * rank : (number + 1) * rank], b[module][low])
-                start += outputs
+        a, b, modules = self.a[layer][group], self.b[layer], GROUPS[group]
+        if plan.runs is not None:
+            for slot, first, last in plan.runs:
+                inner = _linear(x[first:last], a[slot], None)
+                self._add_parts(
+                    y[first:last], inner.unflatten(1, (len(modules), -1)).unbind(1), b, modules, slot, slot + 1
+                )
             return
-        rows = x if plan.gather is None else x.index_select(0, plan.gather)
-        inner = torch.bmm(rows.view(plan.count, plan.width, -1), a[low:high])
-        if plan.real is not None:
-            inner *= plan.real
-        apart = plan.apart if plan.count * plan.width <= FEW_ROWS else None
-        for number, module in enumerate(GROUPS[group]):
-            outputs = b[module].shape[2]
-            part, weights = inner[:, :, number * rank : (number + 1) * rank], b[module][low:high]
-            if apart is not None:
-                # one product with all slots, zeros where a slot is not the token's: a few rows cost less so
-                wide = (part.unsqueeze(2) * apart).view(plan.count * plan.width, -1)
-                flat = weights.view(-1, outputs)
-                if plan.gather is None:
-                    y[:, start : start + outputs].addmm_(wide, flat)
-                else:
-                    y[:, start : start + outputs].index_add_(0, plan.gather, wide @ flat)
-            elif plan.gather is None:
-                y.view(plan.count, plan.width, -1)[:, :, start : start + outputs].baddbmm_(part, weights)
-            else:
-                change = torch.bmm(part, weights).view(-1, outputs)
-                y[:, start : start + outputs].index_add_(0, plan.gather, change)
-            start += outputs
+        inner = _linear(x, a[plan.low : plan.high].flatten(0, 1), None)
+        if plan.mask_NS is None:
+            parts = inner.unflatten(1, (len(modules), self.rank)).unbind(1)
+        else:
+            room = plan.inner[len(modules)]
+            by_slot = inner.unflatten(1, (plan.high - plan.low, len(modules), self.rank))
+            torch.mul(by_slot.permute(2, 0, 1, 3), plan.mask_NS, out=room)
+            parts = room.flatten(2).unbind(0)
+        self._add_parts(y, parts, b, modules, plan.low, plan.high)
+
+    def _add_parts(
+        self, y: Tensor, parts: Sequence[Tensor], b: dict[str, Tensor], modules: Sequence[str], low: int, high: int
+    ) -> None:
+        start = 0
+        for part, module in zip(parts, modules):
+            weight = b[module][:, low * self.rank : high * self.rank]
+            y[:, start : start + weight.shape[0]].addmm_(part, weight.t())
+            start += weight.shape[0]
 
 
 class Decoder:
@@ -344,7 +344,7 @@ class Decoder:
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Scores (N, V) in float32."""
-        return _linear(hidden_NH, self.lm_head, None).float()
+        return _linear(hidden_NH, self.lm_head, None).contiguous().float()
 
     def _product(
         self, layer: dict[str, Tensor | None], group: str, x: Tensor, plan: Plan | None, number: int
@@ -354,14 +354,18 @@ class Decoder:
         y = _linear(x, weight, layer[group + "_bias"])
         if plan is not None:
             self.arena.add(plan, number, group, x, y)
-        return y
+        return y.contiguous()
+
+
+def _turns(device: str, rows: int) -> bool:
+    """Whether a product is taken the other way round: one and a half times as fast for a few rows on a CPU."""
+    return device == "cpu" and 4 <= rows <= FEW_ROWS
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.device.type == "cpu" and 4 <= x.shape[0] <= 64:
-        # a few rows: the product the other way round is one and a half times as fast
-        y = torch.mm(weight, x.t()) if bias is None else torch.addmm(bias.unsqueeze(1), weight, x.t())
-        return y.t().contiguous()
+    """x (N, inputs) times weight (outputs, inputs); a transposed view where that is faster."""
+    if _turns(x.device.type, x.shape[0]):
+        return (torch.mm(weight, x.t()) if bias is None else torch.addmm(bias.unsqueeze(1), weight, x.t())).t()
     return F.linear(x, weight, bias)
 
 
@@ -395,27 +399,22 @@ class Cache:
         for tensor in (*self.keys, *self.values):
             tensor[target, :, :length] = tensor[source, :, :length]
 
-    def step(self, rows: Tensor, lengths: list[int]) -> Attend:
+    def step(self, lengths: list[int]) -> Attend:
         """Attention of one new token for each of the rows 0 .. B - 1.
 
         Args:
-            rows: (B) the row of each token, a permutation of 0 .. B - 1.
             lengths: for each row, the tokens it holds already.
         """
         decoder, batch, longest = self.decoder, len(lengths), max(lengths) + 1
         device = decoder.device
         at = torch.tensor(lengths, device=device)
         numbers = torch.arange(batch, device=device)
-        sorted_already = bool((rows == numbers).all())
-        back = torch.argsort(rows)
         mask = None
         if min(lengths) + 1 != longest:
             mask = (torch.arange(longest, device=device) <= at.unsqueeze(1)).view(batch, 1, 1, longest)
         shape = (batch, decoder.kv_heads, decoder.heads // decoder.kv_heads, decoder.head)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if not sorted_already:
-                q, k, v = q.index_select(0, back), k.index_select(0, back), v.index_select(0, back)
             keys, values = self.keys[layer], self.values[layer]
             keys[numbers, :, at] = k
             values[numbers, :, at] = v
@@ -426,8 +425,8 @@ class Cache:
                 values[:batch, :, :longest],
                 attn_mask=mask,
                 scale=decoder.scale,
-            ).reshape(batch, -1)
-            return out if sorted_already else out.index_select(0, rows)
+            )
+            return out.reshape(batch, -1)
 
         return attend
 

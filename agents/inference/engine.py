@@ -497,19 +497,17 @@ class Engine:
     def _step(self) -> int:
         device = self.decoder.device
         running = list(self.running)
-        # tokens of one adapter stand together: the stacked product then needs no gathering
-        rows = self.decoder.arena.order([request.adapter for request in running])
-        ordered = [running[row] for row in rows]
+        held = [request.held for request in running]
         hidden = self.decoder.forward(
-            torch.tensor([request.next_token for request in ordered], device=device),
-            torch.tensor([request.held for request in ordered], device=device),
-            self.cache.step(torch.tensor(rows, device=device), [request.held for request in running]),
-            self.decoder.arena.plan([request.adapter for request in ordered]),
+            torch.tensor([request.next_token for request in running], device=device),
+            torch.tensor(held, device=device),
+            self.cache.step(held),
+            self.decoder.arena.plan([request.adapter for request in running]),
         )
-        for request in ordered:
+        for request in running:
             request.held += 1
-        self._take(ordered, self.decoder.logits(hidden))
-        return len(ordered)
+        self._take(running, self.decoder.logits(hidden))
+        return len(running)
 
     def _take(self, requests: list[Request], scores_NV: Tensor) -> None:
         """Choose, record and send the next token of each request."""

@@ -48,8 +48,9 @@ faults: install  ## kills and broken parts; own servers on free ports
 bench: install  ## benchmarks, small
 	@$(VENV) -m benchmarks
 
-test-vllm: install  ## the clients' contract against a vLLM of yours: RMN_TEST_VLLM_URL=http://...
-	@$(VENV) -m pytest tests/agents/test_clients.py -k real_vllm
+test-vllm: install  ## the clients' contract against a vLLM of yours: RMN_TEST_VLLM_URL, and RMN_TEST_VLLM_ADAPTER=folder of a third adapter
+	@test -n "$(RMN_TEST_VLLM_URL)" || { echo "test-vllm: RMN_TEST_VLLM_URL is not set; docs/serving.md says how one is started" >&2; exit 2; }
+	@$(VENV) -m pytest tests/agents/test_clients.py -k "real"
 
 pins: install  ## compile requirements/*.in anew
 	@for name in base train dev; do .venv/bin/pip-compile -q --strip-extras --no-header --annotation-style=line --allow-unsafe \

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import structlog
 from django.db import transaction
 
 from agents import serving
@@ -16,7 +17,9 @@ from campaigns.models import Recommendation, Task
 from feedback import services as feedback
 from retailers.models import Brand, Retailer, SKUCatalog
 from retailers.services import checker, redact
-from rmn.lib.errors import BadInput
+from rmn.lib.errors import BadInput, RmnError
+
+log = structlog.get_logger(__name__)
 
 MOST_VARIANTS = 12
 REPAIRS = 2
@@ -68,10 +71,14 @@ def write(
     if not 1 <= variants <= MOST_VARIANTS:
         raise BadInput(f"variants: {variants}; between 1 and {MOST_VARIANTS}")
     item, row = brief(brand=brand, retailer=retailer, product=product, feature=feature)
-    route = serving.route(brand=brand, retailer=retailer, task=Task.CREATIVE)
+    # one product always meets the same version; in a canary both write, so that people compare them blind
+    key = str(row.uuid) if row else item.product.casefold()
+    usual = serving.aliases(brand=brand, retailer=retailer, task=Task.CREATIVE)
+    route = serving.route(brand=brand, retailer=retailer, task=Task.CREATIVE, key=key)
+    routes = [route, usual["champion"]] if route.alias == "challenger" else [route]
     check = checker(brand)
 
-    def one(number: int) -> tuple[dict[str, Any], Generation]:
+    def one(number: int, route: serving.Route) -> tuple[dict[str, Any], Generation]:
         how: dict[str, Any] = {"temperature": 0.0 if number == 0 else 0.8, "seed": number, "max_tokens": LONGEST}
         prompt: Sequence[Any] = briefs.messages(item)
         repaired = 0
@@ -80,8 +87,8 @@ def write(
                 client, route, prompt, brand=brand, retailer=retailer, task=Task.CREATIVE, prompt_version=briefs.VERSION, **how
             )  # fmt: skip
             text = briefs.tidy(reply.text)
-            verdict, found = creative.findings(text, item, check)
-            if verdict == "pass" or repaired == REPAIRS:
+            generation.verdict, found = creative.findings(text, item, check)
+            if generation.verdict == "pass" or repaired == REPAIRS:
                 break
             prompt, repaired = creative.again(item, text, found), repaired + 1
         provenance = {
@@ -93,13 +100,33 @@ def write(
             "repaired": repaired,
             "facts": {"product": item.product, "size": item.size, "feature": item.feature, "from_catalogue": row is not None},
         }  # fmt: skip
-        said = {"text": text, "verdict": verdict, "findings": found, "offered": False, "provenance": provenance}
+        said = {
+            "text": text,
+            "verdict": generation.verdict,
+            "findings": found,
+            "offered": False,
+            "provenance": provenance,
+        }
         return said, generation
 
     with ThreadPoolExecutor(TOGETHER) as pool:
-        written = list(pool.map(one, range(variants)))
+        unseen = pool.submit(one, 0, usual["shadow"]) if "shadow" in usual else None
+        written = list(pool.map(lambda number: one(number, routes[number % len(routes)]), range(variants)))
     _keep(written, brand, retailer, item, row)
+    if unseen is not None:
+        _record_unseen(unseen, brand)
     return sorted((said for said, _ in written), key=lambda said: (not said["offered"], len(said["findings"])))
+
+
+def _record_unseen(unseen: Future[tuple[dict[str, Any], Generation]], brand: Brand) -> None:
+    """What the shadow wrote on the same brief: kept with its verdict, shown to nobody; its failure harms nobody."""
+    try:
+        _, generation = unseen.result()
+    except RmnError as error:
+        log.warning("shadow_failed", brand=str(brand.uuid), error=str(error))
+        return
+    generation.text = redact(brand, generation.text).text
+    generation.save()
 
 
 @transaction.atomic
@@ -137,4 +164,6 @@ def _keep(
             offered.append(generation.recommendation)
         generation.save()
     if len(offered) > 1:
-        feedback.ask(recommendation=offered[0], other=offered[1], kind="pair")
+        first = offered[0]
+        rival = next((one for one in offered if one.adapter_digest != first.adapter_digest), offered[1])
+        feedback.ask(recommendation=first, other=rival, kind="pair")

@@ -343,6 +343,7 @@ class Generation(Owned):
     prompt_version = models.CharField(max_length=80, blank=True)
     prompt_digest = models.CharField(max_length=64)
     text = models.TextField()  # masked
+    verdict = models.CharField(max_length=12, blank=True)  # of the policy: pass, block, needs_proof
     sampling = models.JSONField(default=dict)
     tokens_in = models.PositiveIntegerField(default=0)
     tokens_out = models.PositiveIntegerField(default=0)

@@ -399,13 +399,13 @@ def reader(retailer: Retailer | None) -> Adapter | None:
 
 
 def aliases(*, brand: Brand, retailer: Retailer | None, task: str) -> dict[str, Route]:
-    """Champion and challenger of a scope, for a look side by side."""
+    """Champion, and challenger and shadow where the narrowest scope has them."""
     found = {"champion": route(brand=brand, retailer=retailer, task=task)}
-    for scope in (scope_text(brand, retailer, task), scope_text(brand, None, task)):
-        row = AdapterAlias.objects.filter(scope=scope, brand=brand, name="challenger").first()
-        if row is not None and row.adapter is not None:
-            found["challenger"] = Route(row.adapter, "challenger")
-            break
+    scopes = (scope_text(brand, None, task), scope_text(brand, retailer, task))
+    rows = AdapterAlias.objects.filter(scope__in=scopes, brand=brand, name__in=("challenger", "shadow"))
+    for row in sorted(rows.select_related("adapter"), key=lambda row: scopes.index(row.scope)):
+        if row.adapter is not None:
+            found[row.name] = Route(row.adapter, row.name)
     return found
 
 

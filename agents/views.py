@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from statistics import median
 from typing import Any
 from urllib.parse import urlencode
@@ -16,12 +17,13 @@ from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
-from agents import decisions, services, serving
+from agents import charts, decisions, services, serving
 from agents.domain import briefs
 from agents.forms import PlaygroundForm
-from agents.models import Adapter, Forecast, Generation
+from agents.models import Adapter, AdapterAlias, Forecast, Generation
 from campaigns.models import BudgetPlan, Task
 from feedback.models import Feedback
 from retailers.models import Brand, roles
@@ -121,33 +123,76 @@ def adapter(request: StaffRequest, pk: UUID) -> HttpResponse:
     row = get_object_or_404(seen.select_related("brand", "retailer"), uuid=pk)
     parents = {one.digest: one for one in seen.filter(digest__in=row.parents)}
     kin = seen.filter(brand=row.brand).exclude(pk=row.pk).order_by("-created_at")[:500]
-    times = list(
-        Generation.objects.visible_to(request.user)
-        .filter(adapter_digest=row.digest)
-        .order_by("-created_at")
-        .values_list("latency_s", flat=True)[:200]
-    )
-    data = row.manifest.get("data") or {}
+    children = [one for one in kin if row.digest in one.parents]
+    aliases = list(row.aliases.all())
+    picture = charts.lineage(_steps(row, children, aliases))
     context = {
         "adapter": row,
-        "aliases": list(row.aliases.all()),
+        "aliases": aliases,
         "won": _won(request.user, row.digest),
-        "written": Generation.objects.visible_to(request.user).filter(adapter_digest=row.digest).count(),
-        "latency": words.short(median(times)) if times else None,
+        **_written(request.user, row),
         "parents": [
             {"words": digest[:12], "url": reverse("adapter", args=[parents[digest].uuid]) if digest in parents else ""}
             for digest in row.parents
         ],
-        "children": [
-            {"words": one.digest[:12], "url": reverse("adapter", args=[one.uuid])}
-            for one in kin
-            if row.digest in one.parents
-        ],
-        "data": str(data.get("digest", ""))[:12] if isinstance(data, dict) else str(data)[:12],
+        "children": [{"words": one.digest[:12], "url": reverse("adapter", args=[one.uuid])} for one in children],
+        "picture": picture,
         "verdict": str(row.gate.get("verdict", "")).replace("_", " ").capitalize(),
         "may_deploy": _may_deploy(request.user),
     }
-    return render(request, "agents/adapter.html", context)
+    return pages.show(request, "agents/adapter.html", context, [picture] if picture else [])
+
+
+def _steps(row: Adapter, children: list[Adapter], aliases: list[AdapterAlias]) -> list[tuple[str, str]]:
+    """From the answers of people to what serves, as far as the version's own records tell."""
+    told: dict[str, Any] = row.manifest
+    data: dict[str, Any] = told["data"] if isinstance(told.get("data"), dict) else {}
+    sources = data.get("sources") or {}
+    steps = [("Answers", f"{count} {str(name).replace('_', ' ')}") for name, count in list(sources.items())[:3]]
+    if digest := str(data.get("set") or data.get("digest") or ""):
+        rows = f", {data['rows']} rows" if data.get("rows") else ""
+        steps.append(("Data set", f"{digest[:12]}{rows}"))
+    steps += [("Made from", digest[:12]) for digest in row.parents[:3]]
+    if told.get("method"):
+        steps.append(
+            ("Training", f"{str(told['method']).upper()}, {words.counted(int(told.get('steps') or 0), 'step')}")
+        )
+    if row.gate.get("verdict"):
+        steps.append(("Gate", str(row.gate["verdict"]).replace("_", " ")))
+    steps.append(("This version", row.digest[:12]))
+    last = row.deployments.order_by("-created_at").first()
+    if last is not None:
+        steps.append(("Deployed", f"{last.created_at:%d %b %Y}, {last.get_status_display().lower()}"))
+    steps += [("Serves as", f"{alias.name}") for alias in aliases]
+    return steps + [("Led to", one.digest[:12]) for one in children[:3]]
+
+
+def _written(user: Any, row: Adapter) -> dict[str, Any]:
+    """What the version wrote: how much of its scope's texts of 30 days, how fast, and how much the rules let pass."""
+    seen = Generation.objects.visible_to(user)
+    mine = seen.filter(adapter_digest=row.digest)
+    latest = list(mine.order_by("-created_at").values_list("latency_s", flat=True)[:200])
+    found: dict[str, Any] = {"written": mine.count(), "latency": words.short(median(latest)) if latest else None}
+    lately = seen.filter(brand=row.brand, task=row.task, created_at__gte=timezone.now() - timedelta(days=30)).exclude(
+        alias="shadow"
+    )
+    if row.retailer_id is not None:
+        lately = lately.filter(retailer=row.retailer)
+    whole = lately.count()
+    if whole:
+        part = lately.filter(adapter_digest=row.digest).count()
+        found["traffic"] = {"value": words.share(part / whole), "evidence": f"{part} of {whole} texts in 30 days"}
+    judged = mine.exclude(verdict="").count()
+    if judged:
+        good = mine.filter(verdict="pass").count()
+        low, high = stats.wilson(good, judged)
+        found["passing"] = {
+            "value": words.share(good / judged),
+            "low": words.share(low),
+            "high": words.share(high),
+            "evidence": f"{good} of {words.counted(judged, 'text')}",
+        }
+    return found
 
 
 def _may_deploy(user: Any) -> bool:

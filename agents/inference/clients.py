@@ -12,8 +12,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import httpx2
@@ -74,7 +76,10 @@ class Breaker:
                 self.opened = self.clock()
 
 
-class Driver:
+_breakers: dict[str, Breaker] = {}  # one a server, however many clients speak to it
+
+
+class Driver(ABC):
     """What both drivers share: retries, breaker, and the routes outside of generation."""
 
     def __init__(self, url: str, timeout_s: float = 60.0, tries: int = 3, breaker: Breaker | None = None) -> None:
@@ -87,7 +92,7 @@ class Driver:
         """
         self.url = url.rstrip("/").removesuffix("/v1")
         self.timeout_s, self.tries = timeout_s, tries
-        self.breaker = breaker or Breaker()
+        self.breaker = breaker or _breakers.setdefault(self.url, Breaker())
         self.http = httpx2.Client(
             timeout=httpx2.Timeout(timeout_s, connect=min(5.0, timeout_s)),
             limits=httpx2.Limits(max_connections=64, max_keepalive_connections=16),
@@ -146,6 +151,23 @@ class Driver:
         if answer.status_code != 200:
             raise self._error(answer.status_code, _message(answer), answer.headers)
         return list(answer.json().get("data", []))
+
+    def stream(self, question: Question) -> Iterator[str]:
+        """Tried again like any call until the first piece is there; after it, a break is an error."""
+        pieces, first = self._try(lambda: self._begun(question))
+        try:
+            yield from first
+            yield from pieces
+        finally:
+            pieces.close()
+
+    def _begun(self, question: Question) -> tuple[Generator[str], list[str]]:
+        pieces = self._pieces(question)
+        return pieces, list(islice(pieces, 1))
+
+    @abstractmethod
+    def _pieces(self, question: Question) -> Generator[str]:
+        """The pieces of one answer, asked for once."""
 
     # -- how calls are made
 
@@ -245,10 +267,8 @@ class OpenAIClient(Driver):
             ),
         )
 
-    def stream(self, question: Question) -> Iterator[str]:
+    def _pieces(self, question: Question) -> Generator[str]:
         route, body = self._body(question)
-        if not question.messages:
-            raise NotSupported("streaming takes messages on this engine")
         with (
             self._spoken(),
             self.http.stream(
@@ -269,7 +289,7 @@ class OpenAIClient(Driver):
                     error = event["error"]
                     raise self._error(int(error.get("http_status_code", error.get("code", 500))), error["message"], {})
                 for choice in event.get("choices", []):
-                    if piece := choice["delta"].get("content"):
+                    if piece := choice["text"] if "text" in choice else choice["delta"].get("content"):
                         yield piece
             raise GenerationFailed(f"{self.url} broke off in the middle of its answer")
 
@@ -366,7 +386,7 @@ class TGIClient(Driver):
             ),
         )
 
-    def stream(self, question: Question) -> Iterator[str]:
+    def _pieces(self, question: Question) -> Generator[str]:
         # a client of its own: closing it closes the connection, which stops the work
         hub = HubClient(base_url=self.url, timeout=self.timeout_s, headers=_tenant(question))
         with self._spoken(), hub:

@@ -33,6 +33,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -56,6 +57,7 @@ from agents.inference.sampling import Chooser, Grammars
 from agents.inference.wire import (
     DEFAULT_NEW,
     MAX_BEST_OF,
+    MAX_PROMPTS,
     MAX_STOPS,
     NO_TOOL,
     TOOL_PROMPT,
@@ -329,9 +331,13 @@ async def _body(http: HttpRequest) -> Any:
         if len(raw) > MAX_BODY:
             raise BadBody("Failed to buffer the request body: length limit exceeded", 413)
     try:
-        return json.loads(raw)
+        return json.loads(raw, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise BadBody(f"Failed to parse the request body as JSON: {str(error)[:120]}", 400) from None
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"expected value, found {word}")
 
 
 def _status(error: InferenceError, chat_route: bool) -> tuple[int, str, str]:
@@ -414,7 +420,9 @@ class Routes:
             Route("/", self.health, methods=get),
             Route("/generate", self.generate, methods=post),
             Route("/generate_stream", self.generate_stream, methods=post),
+            Route("/invocations", self.invocations, methods=post),
             Route("/tokenize", self.tokenize, methods=post),
+            Route("/chat_tokenize", self.chat_tokenize, methods=post),
             Route("/info", self.info, methods=get),
             Route("/health", self.health, methods=get),
             Route("/ping", self.health, methods=get),
@@ -444,7 +452,7 @@ class Routes:
                 "max_input_tokens": limits.input_tokens,
                 "max_total_tokens": limits.total_tokens,
                 "validation_workers": 1,
-                "max_client_batch_size": 1,
+                "max_client_batch_size": MAX_PROMPTS,
                 "router": "agents.inference.server",
                 "version": VERSION,
                 "sha": None,
@@ -520,16 +528,34 @@ class Routes:
 
     @_foreseen(chat_route=False)
     async def tokenize(self, http: HttpRequest) -> Response:
-        ask = native(await _body(http), stream=False)
+        return JSONResponse(await self._words(native(await _body(http), stream=False).inputs))
+
+    @_foreseen(chat_route=False)
+    async def chat_tokenize(self, http: HttpRequest) -> Response:
+        """The prompt that the template makes of a chat, and its tokens."""
+        text = await asyncio.to_thread(self.service.render, chat(await _body(http)))
+        return JSONResponse({"tokenize_response": await self._words(text), "templated_text": text})
+
+    async def _words(self, text: str) -> list[dict[str, Any]]:
         encoded = await asyncio.to_thread(
-            self.service.tokenizer, ask.inputs, add_special_tokens=True, return_offsets_mapping=True
+            self.service.tokenizer, text, add_special_tokens=True, return_offsets_mapping=True
         )
-        return JSONResponse(
-            [
-                {"id": number, "text": ask.inputs[start:stop], "start": start, "stop": stop}
-                for number, (start, stop) in zip(encoded["input_ids"], encoded["offset_mapping"])
-            ]
-        )
+        return [
+            {"id": number, "text": text[start:stop], "start": start, "stop": stop}
+            for number, (start, stop) in zip(encoded["input_ids"], encoded["offset_mapping"])
+        ]
+
+    @_foreseen(chat_route=False)
+    async def invocations(self, http: HttpRequest) -> Response:
+        """SageMaker's one door: what the body is decides who answers."""
+        body = await _body(http)
+        if isinstance(body, dict) and "messages" in body:
+            return await self._chat(http, body)
+        if isinstance(body, dict) and "prompt" in body:
+            return await self._completions(http, body)
+        if isinstance(body, dict) and body.get("stream") is True:
+            return await self._stream(http, native(body, stream=True))
+        return await self._whole(http, native(body, stream=False), as_list=False)
 
     @_foreseen(chat_route=False)
     async def compat(self, http: HttpRequest) -> Response:
@@ -623,13 +649,16 @@ class Routes:
 
     @_foreseen(chat_route=True)
     async def chat(self, http: HttpRequest) -> Response:
-        asked = chat(await _body(http))
+        return await self._chat(http, await _body(http))
+
+    async def _chat(self, http: HttpRequest, body: Any) -> Response:
+        asked = chat(body)
         self._known(asked)
         inputs = await asyncio.to_thread(self.service.render, asked)
         asked = replace(asked, ask=replace(asked.ask, inputs=inputs))
         make = await self.service.prepare(asked.ask, http)
         if asked.stream:
-            return await self._chat_stream(make, asked)
+            return await self._openai_stream(make, asked, "chat.completion.chunk")
         answers = await asyncio.gather(*(self.service.whole(http, make) for _ in range(asked.choices)))
         choices = []
         for number, answer in enumerate(answers):
@@ -662,13 +691,15 @@ class Routes:
             "system_fingerprint": f"{VERSION}-{adapter.digest[:16] if adapter else 'base'}",
         }
 
-    async def _chat_stream(self, make: Callable[[], Request], asked: ChatAsk) -> Response:
+    async def _openai_stream(self, make: Callable[[], Request], asked: ChatAsk, kind: str) -> Response:
         request = await self.service.begin(make)
-        envelope = self._envelope("chat.completion.chunk", request)
+        envelope = self._envelope(kind, request)
 
-        def chunk(delta: dict[str, Any], finish: str | None, logprobs: Any = None) -> str:
-            choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
-            return _sse(envelope | {"choices": [choice]})
+        def chunk(said: dict[str, Any], finish: str | None, logprobs: Any = None) -> str:
+            body: dict[str, Any] = {"delta": said, "finish_reason": finish}
+            if kind == "text_completion":  # in TGI's contract the end of a piece of text is no null
+                body = {"text": said.get("content", ""), "finish_reason": finish or ""}
+            return _sse(envelope | {"choices": [{"index": 0, **body, "logprobs": logprobs}]})
 
         async def lines() -> AsyncIterator[str]:
             sent = 0
@@ -707,12 +738,15 @@ class Routes:
     @_foreseen(chat_route=True)
     async def completions(self, http: HttpRequest) -> Response:
         """Plain text; with ``echo`` and ``logprobs`` it scores a text, as vLLM does."""
-        asked = completion(await _body(http))
+        return await self._completions(http, await _body(http))
+
+    async def _completions(self, http: HttpRequest, body: Any) -> Response:
+        asked = completion(body)
         self._known(asked)
         ask = replace(asked.ask, decoder_input_details=asked.echo and asked.logprobs)
         make = await self.service.prepare(ask, http)
         if asked.stream:
-            raise InvalidRequest("streaming is served on /v1/chat/completions and /generate_stream")
+            return await self._openai_stream(make, asked, "text_completion")
         answer = await self.service.whole(http, make)
         request = answer.request
         choice: dict[str, Any] = {
@@ -853,7 +887,14 @@ def make_app(service: Service) -> Starlette:
         service.healthy = False
         await asyncio.to_thread(service.engine.stop)
 
-    return Starlette(routes=Routes(service).all(), lifespan=lifespan)
+    refusals: dict[Any, Any] = {404: _nothing, 405: _nothing}
+    return Starlette(routes=Routes(service).all(), lifespan=lifespan, exception_handlers=refusals)
+
+
+async def _nothing(_: HttpRequest, error: Exception) -> Response:
+    """A route or a method that is not there: TGI's framework answers without a body."""
+    assert isinstance(error, HTTPException)  # noqa: S101  # registered for its statuses alone
+    return Response(status_code=error.status_code, headers=error.headers)
 
 
 def main(arguments: list[str] | None = None) -> int:

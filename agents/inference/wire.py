@@ -11,7 +11,7 @@ from typing import Any
 from agents.inference.errors import InvalidRequest
 from agents.inference.sampling import Sampling
 
-MAX_STOPS, MAX_TOP, MAX_BEST_OF, MAX_CHOICES, DEFAULT_NEW = 4, 5, 4, 4, 1024
+MAX_STOPS, MAX_TOP, MAX_BEST_OF, MAX_CHOICES, DEFAULT_NEW, MAX_PROMPTS = 4, 5, 4, 4, 1024, 1
 TOOL_PROMPT = (
     "Given the functions available, please respond with a JSON for a function call with its proper "
     "arguments that best answers the given prompt. Respond in the format {name: function name, "
@@ -147,6 +147,11 @@ def completion(body: Any) -> ChatAsk:
         BadBody, InvalidRequest: as for ``native``.
     """
     reader = Reader(body)
+    prompts = reader.body.get("prompt")
+    if isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts) and prompts:
+        if len(prompts) > MAX_PROMPTS:
+            raise InvalidRequest(f"Number of prompts exceeds the maximum allowed batch size of {MAX_PROMPTS}")
+        reader = Reader({**reader.body, "prompt": prompts[0]})
     prompt = reader.text("prompt", required=True)
     logprobs = reader.whole("logprobs")
     return ChatAsk(

@@ -25,3 +25,10 @@ def server(tiny):
     options = ["--max-total-tokens", "256", "--max-batch", "4", "--max-concurrent-requests", "40", "--threads", "1"]
     with own_server(base, root, options) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def roomy(tiny):
+    """A server on the tiny model that has room for a whole brief or for tools, one token a byte."""
+    with own_server(*tiny, ["--max-total-tokens", "512", "--max-batch", "2", "--threads", "1"]) as url:
+        yield url

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from agents import serving
-from agents.inference.launcher import own_server
 from agents.models import AdapterAlias, Deployment, Generation
 from tests.factories import AdapterFactory, FeedbackFactory, RecommendationFactory
 
@@ -49,6 +48,44 @@ def test_a_version_shows_where_it_comes_from_and_what_people_chose(people, versi
 
 
 @pytest.mark.django_db
+def test_a_version_shows_its_way_from_answers_to_what_serves_and_its_share_of_texts(people):
+    row = AdapterFactory(
+        brand=people.brand,
+        retailer=None,
+        manifest={"method": "dpo", "steps": 24, "data": {"set": "e" * 64, "rows": 40, "sources": {"human": 30, "rules": 10}}},
+        gate={"verdict": "better"},
+    )  # fmt: skip
+    serving.move(row, "champion")
+    facts = {
+        "brand": people.brand,
+        "task": "creative",
+        "model": "m",
+        "prompt_digest": "p",
+        "text": "t",
+        "latency_s": 2.0,
+    }
+    for verdict in ("pass", "pass", "pass", "block"):
+        Generation.objects.create(**facts, alias="champion", adapter_digest=row.digest, verdict=verdict)
+    Generation.objects.create(**facts, alias="shadow", adapter_digest="f" * 64)
+    Generation.objects.create(**facts, alias="challenger", adapter_digest="a" * 64)
+    client = people.web(people.owner)
+    page = client.get(f"/adapters/{row.uuid}").content.decode()
+    for words in (
+        "30 human",
+        "eeeeeeeeeeee, 40 rows",
+        "DPO, 24 steps",
+        "4 of 5 texts in 30 days",
+        "3 of 4 texts",
+        "75 %",
+    ):
+        assert words in page, words
+    drawn = client.get(f"/adapters/{row.uuid}?picture=lineage.svg")
+    assert drawn["Content-Type"] == "image/svg+xml"
+    assert b"This version" in drawn.content
+    assert client.get(f"/adapters/{row.uuid}?picture=other.svg").status_code == 404
+
+
+@pytest.mark.django_db
 def test_a_stranger_meets_no_version_and_deploys_none(people, version):
     client = people.web(people.stranger)
     assert version.digest[:12] not in client.get("/adapters/").content.decode()
@@ -80,13 +117,6 @@ def events(answer):
     text = b"".join(answer.streaming_content).decode()
     lines = [block.split("\n") for block in text.strip().split("\n\n")]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in lines]
-
-
-@pytest.fixture(scope="module")
-def roomy(tiny):
-    """A server on the tiny model that has room for a whole brief, one token a byte."""
-    with own_server(*tiny, ["--max-total-tokens", "512", "--max-batch", "2", "--threads", "1"]) as url:
-        yield url
 
 
 @pytest.mark.django_db

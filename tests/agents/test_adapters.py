@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from agents.inference import adapters
 from agents.inference.base import base_digest, template_digest
-from agents.inference.errors import BadAdapter
+from agents.inference.decoder import Decoder
+from agents.inference.engine import AdapterStore, Limits
+from agents.inference.errors import BadAdapter, UnknownAdapter
 from tests.agents.tiny import make_adapter, make_base
 
 
@@ -211,6 +213,31 @@ def test_a_bad_folder_is_refused_and_named(what, good, base):
         check(good, base)
     assert str(caught.value).startswith("good")
     assert "\n" not in str(caught.value)
+
+
+def test_of_all_bad_folders_together_none_is_served_and_each_is_named(tmp_path, made, base):
+    root = tmp_path / "adapters"
+    for number, (spoil, _) in enumerate(BAD.values()):
+        spoil(shutil.copytree(made, root / f"bad-{number}"))
+    shutil.copytree(made, root / "good")
+    shutil.copytree(made, root / ("0" * 64))  # swapped: its name is another version's digest
+    (root / "link").symlink_to(made)
+    limits = Limits(adapter_bytes=2**20)
+    store = AdapterStore(root, Decoder(base), base, limits, require_manifest=False)
+    store.scan()
+    assert store.names() == ["good"]
+    assert len(BAD) >= 40
+    assert len(store.bad) == len(BAD) + 2
+    for name, why in store.bad.items():
+        assert why.startswith(name[:12]), why
+        with pytest.raises(UnknownAdapter):
+            store.acquire(name)
+        with pytest.raises((BadAdapter, UnknownAdapter)):
+            store.add(name, str(root / name))
+    for path in ("../made/good", "/etc", str(made), "good/../link"):
+        with pytest.raises((BadAdapter, UnknownAdapter)):
+            store.add("elsewhere", path)
+    assert list(store.loaded) == []
 
 
 def test_a_folder_of_another_tenant_is_refused(good, base):

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from agents import creative
+from agents import creative, serving
 from agents.domain import creative as rules
 from agents.domain.briefs import Item
+from agents.inference.errors import GenerationFailed
 from agents.inference.types import Question, Reply
 from agents.models import Generation
 from campaigns.models import Recommendation
@@ -20,7 +21,7 @@ from feedback.models import ReviewTask
 from retailers.domain import policy
 from rmn.lib.errors import BadInput
 from tests.conftest import People
-from tests.factories import PolicyRuleFactory, SKUFactory
+from tests.factories import AdapterFactory, PolicyRuleFactory, SKUFactory
 
 pytestmark = pytest.mark.django_db
 GOOD = ("Sparkling Water, 12 oz, no sugar", "No-sugar Sparkling Water in 12 oz", "Sparkling Water: crisp, 12 oz")
@@ -35,7 +36,7 @@ class Scripted:
 
     def generate(self, question: Question) -> Reply:
         self.asked.append(question)
-        return Reply(next(self.texts), "stop", "base", "", 10, 8, 0.1)
+        return Reply(next(self.texts), "stop", question.adapter or "base", "", 10, 8, 0.1)
 
 
 def wrote(people: People, client: Any, **more: Any) -> list[dict[str, Any]]:
@@ -149,3 +150,51 @@ def test_the_command_writes_with_the_real_model(people: People, water: Any, sett
     for one in found:
         assert set(one) == {"text", "verdict", "findings", "offered", "provenance"}
         assert one["offered"] == (one["verdict"] == "pass") or one["text"] == found[0]["text"]
+
+
+def test_in_a_canary_both_versions_write_and_people_compare_them_blind(people: People, water: Any) -> None:
+    champion, challenger = (AdapterFactory(brand=people.brand, retailer=None) for _ in range(2))
+    serving.move(champion, "champion")
+    serving.move(challenger, "challenger", share=1.0)
+    wrote(people, Scripted(*GOOD), variants=2)
+    assert set(Generation.objects.values_list("alias", "adapter_digest")) == {
+        ("champion", champion.digest),
+        ("challenger", challenger.digest),
+    }
+    task = ReviewTask.objects.get()
+    assert {task.recommendation.adapter_digest, task.other.adapter_digest} == {champion.digest, challenger.digest}
+
+
+def test_one_product_always_meets_the_same_version(people: People, water: Any) -> None:
+    serving.move(AdapterFactory(brand=people.brand, retailer=None), "challenger", share=0.5)
+    for product in ("Sparkling Water", "Still Water", "Lemonade", "Iced Tea", "Cola"):
+        seen = []
+        for _ in range(2):
+            Generation.objects.all().delete()
+            wrote(people, Scripted(*GOOD), product=product, variants=1)
+            seen.append(Generation.objects.get().adapter_digest)
+        assert seen[0] == seen[1]
+
+
+def test_a_shadow_writes_along_and_nobody_sees_it(people: People, water: Any) -> None:
+    shadow = AdapterFactory(brand=people.brand, retailer=None)
+    serving.move(shadow, "shadow")
+    found = wrote(people, Scripted(GOOD[0]), variants=1)
+    assert len(found) == 1
+    hidden = Generation.objects.get(alias="shadow")
+    assert (hidden.adapter_digest, hidden.verdict, hidden.recommendation) == (shadow.digest, "pass", None)
+    assert Recommendation.objects.count() == 1
+
+
+def test_a_shadow_that_fails_harms_nobody(people: People, water: Any) -> None:
+    shadow = AdapterFactory(brand=people.brand, retailer=None)
+    serving.move(shadow, "shadow")
+
+    class Broken(Scripted):
+        def generate(self, question: Question) -> Reply:
+            if question.adapter == shadow.digest:
+                raise GenerationFailed("out of memory")
+            return super().generate(question)
+
+    assert len(wrote(people, Broken(*GOOD), variants=2)) == 2
+    assert not Generation.objects.filter(alias="shadow").exists()

@@ -1,0 +1,81 @@
+"""Pictures of adapters: plain rows in, a picture out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from rmn.lib import charts
+from rmn.lib.charts import PALETTE, Picture
+
+STAGES = ("Answers", "Data set", "Made from", "Training", "Gate", "This version", "Deployed", "Serves as", "Led to")
+
+
+def lineage(steps: Sequence[tuple[str, str]]) -> Picture | None:
+    """From what people said to what serves: a row for each stage that is known, an arrow's line between neighbours.
+
+    Args:
+        steps: (stage of ``STAGES``, what stands there), several of one stage side by side.
+    """
+    rows = [stage for stage in STAGES if any(stage == step for step, _ in steps)]
+    if len(rows) < 2:
+        return None
+    nodes: list[dict[str, Any]] = []
+    for stage in rows:
+        here = [told for step, told in steps if step == stage]
+        nodes += [{"stage": stage, "place": place, "what": told} for place, told in enumerate(here)]
+    lines = [
+        {"stage": one["stage"], "place": one["place"], "next": other["stage"], "there": other["place"]}
+        for upper, lower in pairwise(rows)
+        for one in nodes
+        if one["stage"] == upper
+        for other in nodes
+        if other["stage"] == lower
+    ]
+    wide = max(node["place"] for node in nodes)
+    across = {"type": "quantitative", "axis": None, "scale": {"domain": [-0.1, wide + 0.9]}}
+    down = {"type": "nominal", "sort": rows, "title": None, "axis": {"grid": False, "ticks": False, "domain": False}}
+    spec = {
+        "layer": [
+            {
+                "data": {"values": lines},
+                "mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.6},
+                "encoding": {
+                    "y": {"field": "stage", **down},
+                    "y2": {"field": "next"},
+                    "x": {"field": "place", **across},
+                    "x2": {"field": "there"},
+                },
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+                "encoding": {
+                    "y": {"field": "stage", **down},
+                    "x": {"field": "place", **across},
+                    "color": {
+                        "condition": {"test": "datum.stage === 'This version'", "value": PALETTE[1]},
+                        "value": PALETTE[0],
+                    },
+                },
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 9},
+                "encoding": {
+                    "y": {"field": "stage", **down},
+                    "x": {"field": "place", **across},
+                    "text": {"field": "what"},
+                },
+            },
+        ],
+        "height": 34 * len(rows),
+    }
+    first, last = rows[0].lower(), rows[-1].lower()
+    return charts.picture(
+        spec,
+        f"From {first} to {last}, in {len(rows)} steps",
+        "A chain from top to bottom: " + "; ".join(f"{node['stage']}: {node['what']}" for node in nodes) + ".",
+        nodes,
+        key="lineage",
+        columns=("stage", "what"),
+    )

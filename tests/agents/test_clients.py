@@ -40,15 +40,16 @@ VLLM = os.environ.get("RMN_TEST_VLLM_URL", "")  # make test-vllm: a real one, se
 
 
 @pytest.fixture(params=["tgi", "vllm", *(["a real vllm"] if VLLM else [])])
-def place(request, server, tiny):
+def place(request):
     """A driver, two adapters that its server has, and a third one's folder."""
     if request.param == "a real vllm":
         client = OpenAIClient(VLLM, timeout_s=300)
         one, two = [served.name for served in client.adapters()][:2]
         yield Place(client, one, two, Path(os.environ.get("RMN_TEST_VLLM_ADAPTER", "")), own=False)
     else:
+        server, (_, root) = request.getfixturevalue("server"), request.getfixturevalue("tiny")
         client = client_for(request.param, server, timeout_s=30)
-        yield Place(client, "acme-copy", "globex-copy", tiny[1] / "spare", own=True)
+        yield Place(client, "acme-copy", "globex-copy", root / "spare", own=True)
     client.close()
 
 
@@ -76,11 +77,11 @@ def test_an_adapter_answers_otherwise_than_the_base_and_always_the_same(place):
     assert again.latency_s > 0
 
 
-def test_the_server_says_which_weights_answered(place, tiny):
+def test_the_server_says_which_weights_answered(place):
     reply = place.client.generate(Question(messages=ASK, adapter=place.one, max_tokens=4))
     assert reply.model == place.one
     if place.own:  # vLLM tells no digest: there the proof at deployment stands for it
-        assert digest(tiny[1] / place.one)[:16] in reply.fingerprint
+        assert digest(place.spare.parent / place.one)[:16] in reply.fingerprint
 
 
 def test_both_drivers_get_the_same_text(server):

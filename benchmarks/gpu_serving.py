@@ -71,6 +71,7 @@ def measured(shape: str, device: str, steps: int) -> list[Row]:
         Row("one adapter", ours["1"], "tokens/s", "PEFT", theirs["1"]),
         Row("8 adapters mixed", ours["8"], "tokens/s"),
         Row("32 adapters mixed", ours["32"], "tokens/s", "PEFT with adapter_names", theirs["32"]),
+        Row("scores in the mixed batch, of one adapter at a time", ours["apart"], "share of its effect", "", None, "at most 0.05", ours["apart"] <= 0.05),
     ]  # fmt: skip
 
 
@@ -149,6 +150,16 @@ def our_speeds(model: Any, config: Any, device: str, dtype: Any, steps: int) -> 
     for count in (1, 8, 32):
         adapters = [made[number % count] for number in range(BATCH)]
         found[str(count)] = speed(lambda adapters=adapters: work(adapters), BATCH * steps)  # type: ignore[misc]
+
+    def scores(adapters: list[Any]) -> Any:
+        tokens, held = torch.arange(5, 5 + BATCH, device=device), [HELD] * BATCH
+        places = torch.tensor(held, device=device)
+        return decoder.logits(decoder.forward(tokens, places, cache.step(held), decoder.arena.plan(adapters)))
+
+    with torch.inference_mode():
+        mixed, base = scores(made), scores([None] * BATCH)
+        alone = torch.stack([scores([adapter] * BATCH)[row] for row, adapter in enumerate(made)])
+    found["apart"] = float((mixed - alone).abs().mean() / (base - alone).abs().mean())
     return found
 
 

@@ -405,7 +405,7 @@ class ColumnsSerializer(serializers.Serializer):
     """Columns, and the retailer whose adapter is asked."""
 
     retailer = Reference(queryset=Retailer.objects.all())
-    columns = ColumnSerializer(many=True, allow_empty=False, max_length=columns.MOST_COLUMNS)
+    columns = ColumnSerializer(many=True, allow_empty=False, max_length=columns.MOST_COLUMNS)  # type: ignore[call-arg]  # the list has it
 
 
 class SuggestFields(APIView):

@@ -89,8 +89,8 @@ def creative(brand: Brand | None, networks: Sequence[str] | None = None, most: i
     policy = retailers.checker(brand)
     shown = prompting.examples(products(brand, unseen=False, networks=networks), policy)
     return Suite(
-        asked=[briefs.messages(item) for item in items],
-        worked=[prompting.with_examples(item, shown) for item in items] if shown else [],
+        asked=[list(briefs.messages(item)) for item in items],
+        worked=[list(prompting.with_examples(item, shown)) for item in items] if shown else [],
         examples=[{"product": item.product, "feature": item.feature, "text": text} for item, text in shown],
         clusters=[briefs.cluster(item) for item in items],
         check=lambda place, text: checked(items[place], text, policy),

@@ -35,6 +35,7 @@ from rmn.demo.catalogue import catalogue
 from rmn.lib.errors import RmnError
 from rmn.lib.runs import Run
 from training import services as training_services
+from training import suites
 from training import tasks as training_tasks
 from training.domain.checks import failures
 from training.domain.curation import Report, curate
@@ -505,7 +506,7 @@ def redraft(_: Facts) -> Facts:
                 retailer=retailer,
                 task=Task.CREATIVE,
                 prompt_version=briefs.VERSION,
-                max_tokens=training_tasks.LONGEST,
+                max_tokens=suites.LONGEST,
             )
             text = briefs.tidy(reply.text)
             why = failures(reply.text, item, check)

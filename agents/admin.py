@@ -11,7 +11,8 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.decorators import display
 
-from agents import services
+from agents import decisions, journal, services
+from agents.domain.reflection import Reflection
 from agents.domain.rooms import template as read_template
 from agents.models import (
     Adapter,
@@ -19,6 +20,8 @@ from agents.models import (
     AdapterQuerySet,
     AgentRun,
     AgentRunQuerySet,
+    Approval,
+    ApprovalRule,
     CleanRoomConnection,
     CleanRoomQuery,
     Deployment,
@@ -28,7 +31,7 @@ from agents.models import (
     ReflectionLog,
 )
 from rmn.lib import sealing
-from rmn.lib.admin import ConsoleAdmin, ReadOnlyAdmin, RunAdmin, question
+from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, question
 from rmn.lib.errors import BadInput, RmnError
 
 # -- adapters
@@ -103,7 +106,9 @@ class AdapterAdmin(ReadOnlyAdmin):
         for row in queryset:
 
             def wish(row: Adapter = row) -> str:
-                run = services.deploy_adapter(adapter=row, alias=alias, share=share, by=request.user)
+                run = decisions.decide_adapter(row, "approve", request.user, "console", alias=alias, share=share)
+                if run is None:
+                    return f"{row}: your approval is kept; the rules ask for another person's too."
                 return f"{row}: being proved, see {run.get_absolute_url()}"
 
             self._told(request, wish)
@@ -173,12 +178,86 @@ class AgentRunAdmin(RunAdmin):
         *RunAdmin.list_filter,
     ]
     search_fields = [*RunAdmin.search_fields, "goal"]
+    actions = [*RunAdmin.actions, "approve_waiting", "reject_waiting"]
+
+    @admin.action(description="Approve what waits", permissions=["decide"])
+    def approve_waiting(self, request: HttpRequest, queryset: QuerySet[AgentRun]) -> None:
+        self._decide(request, queryset, "approve")
+
+    @admin.action(description="Reject what waits", permissions=["decide"])
+    def reject_waiting(self, request: HttpRequest, queryset: QuerySet[AgentRun]) -> None:
+        self._decide(request, queryset, "reject")
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        """Analysts and ops staff decide, here as everywhere."""
+        return decisions.may_decide(request.user)
+
+    def _decide(self, request: HttpRequest, queryset: QuerySet[AgentRun], outcome: str) -> None:
+        for run in queryset.select_related("brand"):
+            try:
+                if not decisions.may_decide(request.user, run.brand):
+                    raise BadInput(f"{run}: you decide for other brands, not for {run.brand}")
+                run = decisions.decide_run(run, outcome, request.user, "console")
+                self.message_user(request, f"{run}: {run.stop.replace('_', ' ')}.")
+            except RmnError as error:
+                self.message_user(request, str(error), messages.ERROR)
+
+
+@admin.register(ApprovalRule)
+class ApprovalRuleAdmin(EditableAdmin):
+    """How many people must approve, by tool and amount."""
+
+    list_display = ["brand", "pattern", "above", "people", "note"]
+    list_filter = ["brand", "people"]
+    search_fields = ["pattern", "note"]
+
+
+@admin.register(Approval)
+class ApprovalAdmin(ReadOnlyAdmin):
+    """Who said what to which proposal."""
+
+    list_display = ["title", "brand", "tool", "outcome", "by", "amount", "currency", "needed", "created_at"]
+    list_filter = ["outcome", "tool", "brand"]
+    search_fields = ["title", "note"]
+    date_hierarchy = "created_at"
+
+
+class ReflectionForm(forms.ModelForm):
+    """A reflection as its record says it; a record that cannot be meant is refused by its place."""
+
+    class Meta:
+        model = ReflectionLog
+        fields = [
+            "brand",
+            "retailer",
+            "task",
+            "context",
+            "alternate_frames",
+            "memory_reference",
+            "risk_assessment",
+            "confidence",
+            "decision_threshold",
+            "bias_checkpoint",
+            "biases",
+        ]
+
+    def clean(self) -> dict[str, Any]:
+        found = super().clean() or {}
+        record = {name: found.get(name) for name in self.instance.record if name in found}
+        try:
+            Reflection.read({"phase": self.instance.phase, **record})
+        except BadInput as error:
+            raise forms.ValidationError(str(error)) from None
+        return found
 
 
 @admin.register(ReflectionLog)
-class ReflectionLogAdmin(ReadOnlyAdmin):
-    """Why decisions were taken."""
+class ReflectionLogAdmin(ConsoleAdmin):
+    """Why decisions were taken: begun here or by an agent, decided once the threshold holds."""
 
+    form = ReflectionForm
+    readonly_fields = ["phase", "shown_verdict", "validations", "decision", "decided_by", "decided_at", "outcome"]
+    actions = ["carry_out", "validate_as_ops"]
     list_display = ["context", "brand", "agent", "phase", "confidence_value", "decision_threshold", "should_proceed"]
     list_filter = ["phase", "should_proceed", "task", "agent", "brand"]
     search_fields = ["context", "decision", "outcome"]
@@ -187,6 +266,50 @@ class ReflectionLogAdmin(ReadOnlyAdmin):
     @admin.display(description="confidence")
     def confidence_value(self, row: ReflectionLog) -> Any:
         return row.confidence.get("value")
+
+    @admin.display(description="verdict")
+    def shown_verdict(self, row: ReflectionLog) -> str:
+        if not row.pk:
+            return "Said once it is kept."
+        may = "may go on" if row.should_proceed else "may not go on"
+        return f"{may}: {'; '.join(row.verdict.get('reasons') or [])}"
+
+    def has_change_permission(self, request: HttpRequest, obj: ReflectionLog | None = None) -> bool:
+        """What led to a decision is not changed after it."""
+        past = obj is not None and obj.phase not in ("reflection", "analysis", "decision")
+        return not past and super().has_change_permission(request, obj)
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        return decisions.may_decide(request.user)
+
+    def save_model(self, request: HttpRequest, obj: ReflectionLog, form: Any, change: bool) -> None:
+        """Kept with the verdict as of now."""
+        record = {name: form.cleaned_data[name] for name in obj.record if name in form.cleaned_data}
+        if change:
+            journal.rewrite(obj, record)
+            return
+        made = journal.open_one(
+            brand=obj.brand, retailer=obj.retailer, task=obj.task, context=obj.context, record=record, by=request.user
+        )
+        obj.pk, obj.uuid = made.pk, made.uuid
+        obj.refresh_from_db()
+
+    @admin.action(description="Decide to go on", permissions=["decide"])
+    def carry_out(self, request: HttpRequest, queryset: QuerySet[ReflectionLog]) -> None:
+        self._told(request, queryset, lambda row: journal.carry_out(row, "decided in the console", request.user))
+
+    @admin.action(description="Validate as ops", permissions=["decide"])
+    def validate_as_ops(self, request: HttpRequest, queryset: QuerySet[ReflectionLog]) -> None:
+        self._told(request, queryset, lambda row: journal.validate(row, "ops", request.user))
+
+    def _told(self, request: HttpRequest, queryset: QuerySet[ReflectionLog], work: Any) -> None:
+        for row in queryset.select_related("brand"):
+            try:
+                if not decisions.may_decide(request.user, row.brand):
+                    raise BadInput(f"you decide for other brands, not for {row.brand}")
+                self.message_user(request, f"{row}: {work(row).phase}.")
+            except RmnError as error:
+                self.message_user(request, f"{row}: {error}", messages.ERROR)
 
 
 @admin.register(Forecast)

@@ -10,15 +10,25 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agents import columns, creative, decisions, forecasts, rooms, services, serving
+from agents import columns, creative, decisions, forecasts, journal, rooms, services, serving
 from agents.domain.columns import Column
-from agents.models import Adapter, AgentRun, AgentStep, CleanRoomConnection, CleanRoomQuery, Forecast, ReflectionLog
-from campaigns.models import BudgetPlan, Task
+from agents.models import (
+    Adapter,
+    AgentRun,
+    AgentStep,
+    Approval,
+    CleanRoomConnection,
+    CleanRoomQuery,
+    Forecast,
+    ReflectionLog,
+)
+from campaigns.models import BudgetPlan, Experiment, Task
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import NotConfigured
 from rmn.lib.rest import RUN_FIELDS, MayChange, ReadOnlyRows, Reference, RowSerializer
@@ -85,13 +95,15 @@ class Adapters(ReadOnlyRows):
     serializer_class = AdapterSerializer
     filterset_fields = ["task", "state", "kind", "digest"]
 
-    @extend_schema(request=DeploySerializer, responses={202: AcceptedSerializer})
+    @extend_schema(request=DeploySerializer, responses={200: OpenApiTypes.OBJECT, 202: AcceptedSerializer})
     @action(detail=True, methods=["post"])
     def deploy(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
-        """Prove the version on the model server and give it the alias; answers with the run."""
+        """Prove the version on the model server and give it the alias; answers with the run, or who must still approve."""
         wish = DeploySerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        return self.accepted(services.deploy_adapter(adapter=self.get_object(), by=request.user, **wish.validated_data))
+        row = self.get_object()
+        run = decisions.decide_adapter(row, "approve", request.user, **wish.validated_data)
+        return self.accepted(run) if run is not None else Response(_so_far(row))
 
     @extend_schema(request=RollBackSerializer, responses=AdapterSerializer)
     @action(detail=True, methods=["post"])
@@ -107,6 +119,8 @@ class Adapters(ReadOnlyRows):
 
 
 class StepSerializer(serializers.ModelSerializer):
+    decided_by: Any = serializers.SlugRelatedField(slug_field="username", read_only=True)
+
     class Meta:
         model = AgentStep
         fields = [
@@ -116,9 +130,14 @@ class StepSerializer(serializers.ModelSerializer):
             "valid",
             "errors",
             "repaired",
+            "raw",
+            "result",
             "result_digest",
             "seconds",
             "approval",
+            "changes",
+            "decided_by",
+            "decided_at",
         ]
 
 
@@ -127,7 +146,7 @@ class AgentRunSerializer(RowSerializer):
 
     class Meta:
         model = AgentRun
-        fields = [*RUN_FIELDS, "retailer", "goal", "source", "playbook", "stop", "pending", "limits", "steps"]
+        fields = [*RUN_FIELDS, "retailer", "goal", "source", "playbook", "stop", "pending", "limits", "trace", "steps"]
 
 
 class GoalSerializer(serializers.Serializer):
@@ -136,34 +155,87 @@ class GoalSerializer(serializers.Serializer):
     brand = Reference(queryset=Brand.objects.all())
     retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
     goal = serializers.CharField(max_length=4000)
+    limits = serializers.DictField(
+        required=False, help_text="Any of steps, seconds, tokens, cost, tool_seconds; each at most the usual one."
+    )
 
 
 class DecisionSerializer(serializers.Serializer):
-    """Approve or reject, with a note that is kept."""
+    """A word on something that waits: a plan, a test, an adapter, or what a run of the planner proposed."""
 
-    outcome = serializers.ChoiceField(choices=["approve", "reject"])
+    budget_plan = Reference(queryset=BudgetPlan.objects.select_related("brand", "retailer"), required=False)
+    experiment = Reference(queryset=Experiment.objects.select_related("brand", "retailer"), required=False)
+    adapter = Reference(queryset=Adapter.objects.select_related("brand", "retailer"), required=False)
+    agent_run = Reference(queryset=AgentRun.objects.select_related("brand", "retailer"), required=False)
+    step = serializers.IntegerField(required=False, min_value=0, help_text="Of a run: that step alone.")
+    outcome = serializers.ChoiceField(choices=["approve", "modify", "reject"])
+    changes = serializers.DictField(
+        required=False, help_text="To modify a plan: total_budget, unavailable, limits {arm: {min, max, fixed}}."
+    )
     note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        named = [name for name in ("budget_plan", "experiment", "adapter", "agent_run") if attrs.get(name)]
+        if len(named) != 1:
+            raise serializers.ValidationError("Name one of budget_plan, experiment, adapter, agent_run.")
+        return attrs | {"subject": attrs[named[0]]}
 
-class PlanDecisionSerializer(DecisionSerializer):
-    """A decision on a proposed budget plan."""
 
-    budget_plan = Reference(queryset=BudgetPlan.objects.all())
+class ApprovalSerializer(RowSerializer):
+    """One person's word."""
+
+    class Meta:
+        model = Approval
+        fields = ["id", "brand", "tool", "subject", "title", "amount", "currency", "outcome", "by", "note", "changes", "needed", "created_at"]  # fmt: skip
+
+
+def _so_far(subject: Any) -> dict[str, Any]:
+    """Who has approved, and how many must."""
+    if isinstance(subject, AgentRun):
+        return {"agent_run": str(subject.pk), "stop": subject.stop, "pending": subject.pending}
+    name = subject._meta.verbose_name.replace(" ", "_")
+    return {
+        name: str(subject.uuid),
+        "state": subject.state,
+        "needed": decisions.needed(subject),
+        "approved_by": [str(word.by or "the operator") for word in decisions.words_so_far(subject)],
+    }
 
 
 class Approvals(APIView):
-    """Decide on a proposed budget plan: its reasons and forecast are written with it."""
+    """What waits for a decision (GET), and a word on it (POST): once as many have approved as the rules ask, it is done."""
 
     permission_classes = [MayChange]
     change_roles = {"analyst"}
 
-    @extend_schema(request=PlanDecisionSerializer, responses=OpenApiTypes.OBJECT)
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        rows = [
+            {"title": str(row), "brand": getattr(row.brand, "slug", None), "created_at": row.created_at, **_so_far(row)}
+            for row in decisions.waiting(request.user)
+        ]
+        said = Approval.objects.visible_to(request.user).select_related("brand", "by")[:50]
+        return Response({"waiting": rows, "said": ApprovalSerializer(said, many=True).data})
+
+    @extend_schema(request=DecisionSerializer, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request) -> Response:
-        asked = PlanDecisionSerializer(data=request.data, context={"request": request})
+        asked = DecisionSerializer(data=request.data, context={"request": request})
         asked.is_valid(raise_exception=True)
         told = asked.validated_data
-        plan = decisions.decide_plan(told["budget_plan"], told["outcome"], request.user, told["note"])
-        return Response({"budget_plan": str(plan.pk), "state": plan.state})
+        subject, outcome, note = told["subject"], told["outcome"], told["note"]
+        if not decisions.may_decide(request.user, subject.brand):
+            raise PermissionDenied("Only analysts and ops staff of the brand decide.")
+        if outcome == "modify":
+            subject = decisions.plan_of(subject, told.get("step"))
+            changed = decisions.change_plan(subject, told.get("changes") or {}, request.user, note)
+            return Response(
+                {**_so_far(changed), "replaces": str(subject.pk), "changes": decisions.split_changes(subject, changed)}
+            )
+        if isinstance(subject, AgentRun):
+            return Response(_so_far(decisions.decide_run(subject, outcome, request.user, note, told.get("step"))))
+        decisions.decide(subject, outcome, request.user, note)
+        subject.refresh_from_db()
+        return Response(_so_far(subject))
 
 
 class AgentRuns(ReadOnlyRows):
@@ -208,8 +280,32 @@ class ReflectionSerializer(RowSerializer):
             "decided_by",
             "decided_at",
             "outcome",
+            "monitors",
+            "reopened_at",
             "created_at",
         ]
+
+
+class ReflectionWish(serializers.Serializer):
+    """A reflection: what is to be decided, and as much of the record as is known; the rest by amend."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    retailer = Reference(queryset=Retailer.objects.all(), required=False, allow_null=True)
+    context = serializers.CharField(max_length=240)  # type: ignore[assignment]  # fields leave the class's names free
+    task = serializers.ChoiceField(choices=Task.choices, required=False, allow_blank=True, default="")
+    record = serializers.DictField(required=False, default=dict)
+
+
+class ValidationSerializer(serializers.Serializer):
+    """In whose name: one's own, a role or a group one has."""
+
+    name = serializers.CharField(max_length=80)
+
+
+class CarryOutSerializer(serializers.Serializer):
+    """What is decided, in words."""
+
+    decision = serializers.CharField(max_length=2000)
 
 
 class Reflections(ReadOnlyRows):
@@ -218,6 +314,43 @@ class Reflections(ReadOnlyRows):
     queryset = ReflectionLog.objects.select_related("brand", "retailer", "recommendation", "decided_by")
     serializer_class = ReflectionSerializer
     filterset_fields = ["phase", "task", "should_proceed", "agent"]
+    change_roles = {"marketer", "analyst", "integration"}
+
+    @extend_schema(request=ReflectionWish, responses={201: ReflectionSerializer})
+    def create(self, request: Request) -> Response:
+        asked = ReflectionWish(data=request.data, context={"request": request})
+        asked.is_valid(raise_exception=True)
+        return self._shown(journal.open_one(**asked.validated_data, by=request.user), 201)
+
+    @extend_schema(request=OpenApiTypes.OBJECT, responses=ReflectionSerializer)
+    @action(detail=True, methods=["post"])
+    def amend(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
+        """Add parts of the record: lists grow, a risk of the same factor is replaced, single values too."""
+        if not isinstance(request.data, dict):
+            raise serializers.ValidationError("An object with parts of the record.")
+        return self._shown(journal.amend(self.get_object(), dict(request.data)))
+
+    @extend_schema(request=ValidationSerializer, responses=ReflectionSerializer)
+    @action(detail=True, methods=["post"])
+    def validate(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
+        """Validate in the name of a role or team that one has."""
+        asked = ValidationSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        return self._shown(journal.validate(self.get_object(), asked.validated_data["name"], request.user))
+
+    @extend_schema(request=CarryOutSerializer, responses=ReflectionSerializer)
+    @action(detail=True, methods=["post"])
+    def decide(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002
+        """Decide to go on; refused with the reasons while it should not proceed."""
+        asked = CarryOutSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        row = self.get_object()
+        if not decisions.may_decide(request.user, row.brand):
+            raise PermissionDenied("Only analysts and ops staff of the brand decide.")
+        return self._shown(journal.carry_out(row, asked.validated_data["decision"], request.user))
+
+    def _shown(self, row: ReflectionLog, status: int = 200) -> Response:
+        return Response(ReflectionSerializer(row, context=self.get_serializer_context()).data, status=status)
 
 
 class ForecastSerializer(RowSerializer):

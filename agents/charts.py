@@ -1,8 +1,8 @@
-"""Pictures of adapters: plain rows in, a picture out."""
+"""Pictures of adapters and forecasts: plain rows in, a picture out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -78,4 +78,48 @@ def lineage(steps: Sequence[tuple[str, str]]) -> Picture | None:
         nodes,
         key="lineage",
         columns=("stage", "what"),
+    )
+
+
+def reliability(table: Sequence[Mapping[str, Any]], n: int, note: str) -> Picture:
+    """How often forecasts of each probability came true, with Wilson bars, beside what was said.
+
+    Args:
+        table: bins of ``calibration.scores``: mean_forecast, observed_rate, n, interval.
+        n: resolved forecasts in all.
+    """
+    rows = [
+        {
+            "said": round(row["mean_forecast"], 4),
+            "came true": round(row["observed_rate"], 4),
+            "low": round(row["interval"][0], 4),
+            "high": round(row["interval"][1], 4),
+            "forecasts": row["n"],
+        }
+        for row in table
+    ]
+    gap = sum(row["n"] * (row["mean_forecast"] - row["observed_rate"]) for row in table) / n
+    words = (
+        "about as often as said"
+        if abs(gap) < 0.02
+        else f"{abs(gap):.0%} {'less' if gap > 0 else 'more'} often than said"
+    )
+    x = {"field": "said", "type": "quantitative", "axis": charts.axis("Said", format="%"), "scale": {"domain": [0, 1]}}
+    y = {"type": "quantitative", "axis": charts.axis("Came true", format="%"), "scale": {"domain": [0, 1]}}
+    tooltip = [{"field": name} for name in ("said", "came true", "low", "high", "forecasts")]
+    even = [{"said": 0, "even": 0}, {"said": 1, "even": 1}]
+    spec = {
+        "layer": [
+            {"data": {"values": even}, "mark": {"type": "line", "strokeDash": [4, 4], "opacity": 0.6}, "encoding": {"x": x, "y": {**y, "field": "even"}}},
+            {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
+            {"mark": {"type": "point", "filled": True, "opacity": 1}, "encoding": {"x": x, "y": {**y, "field": "came true"}, "size": {"field": "forecasts", "type": "quantitative", "legend": None}, "tooltip": tooltip}},
+        ]
+    }  # fmt: skip
+    return charts.picture(
+        spec,
+        title=f"{n} resolved forecasts came true {words}",
+        alt="Points of how often forecasts came true against the probability said, with bars of their uncertainty and the line of perfect agreement.",
+        rows=rows,
+        note=note,
+        key="reliability",
     )

@@ -1,31 +1,102 @@
-"""Approving and rejecting: one place for plans and tool calls, once, with reasons and a forecast."""
+"""Approving, changing and rejecting: one place for plans, tests, tools' proposals and adapters.
+
+Each word of a person is one row. When as many have approved as the rules ask for, the thing is done, once,
+with its reasons (a reflection) and what it expects (a forecast).
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from agents import forecasts
-from agents.domain.reflection import Reflection, decide, premortem
-from agents.models import AgentRun, AgentStep, Forecast, ReflectionLog
-from campaigns.models import BudgetPlan, Recommendation
+from agents import journal, serving
+from agents.domain import approval
+from agents.domain.calibration import ENOUGH
+from agents.models import Adapter, AgentRun, AgentStep, Approval, ApprovalRule, Deployment, Forecast, ReflectionLog
+from campaigns import services as campaign_services
+from campaigns import tasks as campaign_tasks
+from campaigns.models import BudgetPlan, Experiment, Recommendation
 from retailers import audit
+from retailers.models import Brand, roles
 from rmn.lib.errors import BadInput
 
-AGENT = "budget optimizer"
-DONE = {"approve": "approved", "reject": "rejected"}
-CONFIDENCE = {"experiment": 0.8, "calibrated": 0.7, "attribution": 0.55, "not stated": 0.5}
+DONE = {"approve": "approved", "reject": "rejected", "modify": "changed"}
+DECIDERS = {"analyst", "ops"}
+RESTATED = timedelta(days=42)  # networks restate for weeks
+VOTED = timedelta(weeks=6)  # until an adapter's votes are counted
+TOOL = {BudgetPlan: "allocate_budget", Experiment: "design_experiment", Adapter: "deploy_adapter"}
+Subject = BudgetPlan | Experiment | Adapter
+
+
+def may_decide(user: Any, brand: Brand | None = None) -> bool:
+    """Analysts and ops staff decide."""
+    return bool(DECIDERS & roles(user, brand))
+
+
+def needed(subject: Subject) -> int:
+    """How many people must approve it."""
+    rules = [
+        approval.Rule(rule.pattern, rule.above, rule.people)
+        for rule in ApprovalRule.objects.filter(brand=subject.brand)
+    ]
+    limit = Decimal(settings.RMN_FOUR_EYES_ABOVE)
+    return approval.needed(rules, TOOL[type(subject)], getattr(subject, "total_budget", None), limit)
+
+
+def words_so_far(subject: Subject) -> list[Approval]:
+    """Who has approved it already, each once."""
+    rows = Approval.objects.filter(brand=subject.brand, subject=subject.uuid, outcome=Approval.Outcome.APPROVE)
+    return list(rows.select_related("by").order_by("created_at"))
+
+
+def _enough(subject: Subject, outcome: str, by: Any, note: str, changes: list[dict[str, Any]] | None = None) -> bool:
+    """Keep a person's word; True when no more is needed. The caller holds the subject's row."""
+    wanted = needed(subject)
+    assert subject.brand is not None  # noqa: S101  # what waits is some brand's
+    before = {word.by_id for word in words_so_far(subject)}
+    key = getattr(by, "pk", None)
+    if outcome == "approve" and key in before:
+        return len(before) >= wanted
+    Approval.objects.create(
+        brand=subject.brand,
+        tool=TOOL[type(subject)],
+        subject=subject.uuid,
+        title=str(subject)[:240],
+        amount=getattr(subject, "total_budget", None),
+        currency=getattr(subject, "currency", ""),
+        outcome=outcome,
+        by=by,
+        note=note[:2000],
+        changes=changes or [],
+        needed=wanted,
+    )
+    _tell(subject, by, f"{subject._meta.verbose_name} {DONE[outcome]}", {"note": note[:500], "needed": wanted})
+    return outcome != "approve" or len(before | {key}) >= wanted
+
+
+def _tell(subject: Any, by: Any, action: str, payload: dict[str, Any]) -> None:
+    actor = getattr(by, "username", "") or "the operator"
+    audit.record(brand=subject.brand, actor=actor, action=action, subject=subject, payload=payload)
+
+
+# -- plans
 
 
 @transaction.atomic
 def decide_plan(plan: BudgetPlan, outcome: str, by: Any, note: str = "") -> BudgetPlan:
     """Approve or reject a proposed plan, with its reasons and what it expects; the second time changes nothing.
 
+    Where the rules ask for more people, the plan stays proposed until the last of them has approved.
+
     Raises:
-        BadInput: the outcome is neither, or the plan is not one that waits.
+        BadInput: the outcome is neither, the plan is not one that waits, or its reflection stops it.
     """
     if outcome not in ("approve", "reject"):
         raise BadInput(f"outcome {outcome!r}: approve or reject")
@@ -35,6 +106,10 @@ def decide_plan(plan: BudgetPlan, outcome: str, by: Any, note: str = "") -> Budg
         return row
     if row.state != BudgetPlan.State.PROPOSED:
         raise BadInput(f"{row}: is {row.state}; only a proposed plan is decided on")
+    if not _enough(row, outcome, by, note):
+        return row
+    log = journal.about(row)
+    log = journal.approved(log, by, note) if outcome == "approve" else journal.refused(log, by, note)
     row.state, row.decided_by, row.decided_at, row.decision_note = wanted, by, timezone.now(), note[:2000]
     row.save(update_fields=["state", "decided_by", "decided_at", "decision_note"])
     status = Recommendation.Status.APPROVED if outcome == "approve" else Recommendation.Status.WITHDRAWN
@@ -43,121 +118,332 @@ def decide_plan(plan: BudgetPlan, outcome: str, by: Any, note: str = "") -> Budg
         BudgetPlan.objects.filter(brand=row.brand, retailer=row.retailer, state=BudgetPlan.State.APPROVED).exclude(
             pk=row.pk
         ).update(state=BudgetPlan.State.SUPERSEDED)
-    log = _reflect(row, outcome, by, note)
-    if outcome == "approve":
-        _forecast(row, log, by)
-    audit.record(
-        brand=row.brand,
-        actor=getattr(by, "username", "") or "the operator",
-        action=f"plan {row.state}",
-        subject=row,
-        payload={"total_budget": str(row.total_budget), "note": note[:500], "objective": row.plan.get("objective")},
-    )
-    for step in AgentStep.objects.filter(
-        brand=row.brand, result__proposal=str(row.pk), approval=AgentStep.Approval.WAITING
-    ):
-        _mark(step, outcome, by)
+        low = (row.plan.get("interval") or [None])[0]
+        bar = float(low) if low is not None else 0.9 * float(row.plan["objective"])
+        assumed = " (spend assumed)" if row.spend_assumed else ""
+        end = row.period_end or timezone.now().date() + timedelta(weeks=13)
+        _expect(
+            log,
+            by,
+            statement=f"Sales of the plan's period reach {bar:,.0f} {row.currency}{assumed}",
+            metric="sales",
+            value=bar,
+            subject={"plan": str(row.pk)},
+            due=end + RESTATED,
+        )
+    _mark(row, outcome, by)
     return row
 
 
-def _reflect(plan: BudgetPlan, outcome: str, by: Any, note: str) -> ReflectionLog:
-    evidence = plan.plan.get("evidence") or []
-    confidence = sum(CONFIDENCE.get(part["evidence"], 0.5) * part["share"] for part in evidence) or 0.5
-    expected = plan.plan["objective"] / plan.plan["total_spend"] if plan.plan.get("total_spend") else None
-    record = {
-        "phase": "decision",
-        "alternate_frames": ["the even split", "last period's split", "wait for an experiment"],
-        "risk_assessment": {"high_risk_factors": _risks(expected), "mitigation": []},
-        "confidence": {
-            "value": round(confidence, 3),
-            "rationale": "weighted by what the plan's curves rest on",
-            "supporting": [f"certified: at most {plan.plan['upper_bound']:,.0f} is possible within the limits"],
-            "contradicting": list(plan.plan.get("warnings") or [])[:5],
-        },
-        "validations": [getattr(by, "username", "")] if outcome == "approve" else [],
-    }
-    read = Reflection.read(record)
-    verdict = decide(read, forecasts.learned(plan.brand, AGENT))
-    return ReflectionLog.objects.create(
+def change_plan(plan: BudgetPlan, changes: Mapping[str, Any], by: Any, note: str = "") -> BudgetPlan:
+    """Another plan in this one's place: solved anew with a person's changes, and waiting to be approved in turn.
+
+    Args:
+        changes: any of ``total_budget``, ``unavailable`` (arms that get nothing), ``limits`` ({arm: {min, max, fixed}}).
+
+    Raises:
+        BadInput: the plan does not wait, the changes cannot be meant, or nothing fits them.
+    """
+    wanted = _wanted(plan, changes)
+    if plan.state != BudgetPlan.State.PROPOSED:
+        raise BadInput(f"{plan}: is {plan.state}; only a proposed plan is changed")
+    made = campaign_services.wish_for_plan(
         brand=plan.brand,
         retailer=plan.retailer,
-        recommendation=plan.recommendations.first(),
-        task="budgeting",
-        agent=AGENT,
-        context=f"{plan.name}: {plan.total_budget:,.0f} {plan.currency}",
-        verdict=verdict.row(),
-        should_proceed=verdict.should_proceed,
-        decision=f"{DONE[outcome]}{f': {note}' if note else ''}"[:2000],
-        decided_by=by,
-        decided_at=timezone.now(),
-        **read.row(),
+        name=plan.name,
+        problem=wanted,
+        start=plan.period_start,
+        end=plan.period_end,
+        spend_assumed=plan.spend_assumed,
+        by=by,
     )
+    campaign_tasks.optimize(str(made.pk), tenant=made.tenant)
+    made.refresh_from_db()
+    if made.state != BudgetPlan.State.PROPOSED:
+        raise BadInput(made.error or str(made.plan.get("explanation") or "nothing fits these changes"))
+    with transaction.atomic():
+        row = BudgetPlan.objects.select_for_update().get(pk=plan.pk)
+        if row.state != BudgetPlan.State.PROPOSED:
+            raise BadInput(f"{row}: is {row.state}; somebody decided on it just now")
+        found = split_changes(row, made)
+        _enough(row, "modify", by, note, found)
+        row.state, row.decided_by, row.decided_at, row.decision_note = (
+            BudgetPlan.State.SUPERSEDED,
+            by,
+            timezone.now(),
+            note[:2000],
+        )
+        row.save(update_fields=["state", "decided_by", "decided_at", "decision_note"])
+        Recommendation.objects.filter(plan=row).update(status=Recommendation.Status.WITHDRAWN)
+        ReflectionLog.objects.filter(brand=row.brand, subject=row.pk).update(
+            decision=f"changed{f': {note}' if note else ''}"[:2000]
+        )
+        for step in AgentStep.objects.filter(brand=row.brand, result__proposal=str(row.pk)):
+            step.result = {**(step.result or {}), **plan_result(made)}
+            step.changes = [*step.changes, *found]
+            step.save(update_fields=["result", "changes"])
+            _pending(step.run)
+    journal.about(made)
+    return made  # fmt: skip
 
 
-def _risks(expected_roas: float | None) -> list[dict[str, Any]]:
-    """How it might fail, as risks with the sign that is watched."""
-    return [
-        {
-            "factor": story["story"],
-            "severity": "high",
-            "mitigation": f"watched by {story['early_sign']}: {story['monitor']}",
-        }
-        for story in premortem(expected_roas)
-    ]
+def plan_result(plan: BudgetPlan) -> dict[str, Any]:
+    """A proposed plan, as a step keeps it."""
+    return {
+        "proposal": str(plan.pk),
+        "kind": "budget plan",
+        "objective": plan.plan["objective"],
+        "upper_bound": plan.plan["upper_bound"],
+        "even_split": plan.even_split,
+        "spend_assumed": plan.spend_assumed,
+        "explanation": plan.plan["explanation"],
+    }
 
 
-def _forecast(plan: BudgetPlan, log: ReflectionLog, by: Any) -> None:
-    low = (plan.plan.get("interval") or [None])[0]
-    bar = float(low) if low is not None else 0.9 * float(plan.plan["objective"])
-    end = plan.period_end or timezone.now().date() + timedelta(weeks=13)
-    assumed = " (spend assumed)" if plan.spend_assumed else ""
-    Forecast.objects.create(
-        brand=plan.brand,
-        retailer=plan.retailer,
+def _wanted(plan: BudgetPlan, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The problem with a person's changes."""
+    unknown = set(changes) - {"total_budget", "unavailable", "limits"}
+    if unknown or not changes:
+        raise BadInput(
+            f"changes: {', '.join(sorted(unknown)) or 'none'}; total_budget, unavailable or limits may be given"
+        )
+    arms = {arm["id"]: dict(arm) for arm in plan.problem.get("arms", [])}
+    limits = {
+        **{name: {"available": False} for name in changes.get("unavailable") or []},
+        **(changes.get("limits") or {}),
+    }
+    for name, limit in limits.items():
+        if name not in arms or not isinstance(limit, Mapping) or set(limit) - {"min", "max", "fixed", "available"}:
+            raise BadInput(f"changes: {name!r} is no arm of this plan, or its limits are not min, max, fixed")
+        arms[name] |= limit
+    total = changes.get("total_budget", plan.problem.get("total_budget"))
+    if isinstance(total, bool) or not isinstance(total, int | float) or not 0 < total < 1e15:
+        raise BadInput("changes: total_budget is an amount above 0")
+    wanted = {**plan.problem, "total_budget": total, "arms": list(arms.values())}
+    if wanted == plan.problem:
+        raise BadInput("changes: nothing is different; approve it as it is, or name another value")
+    return wanted
+
+
+def plan_of(what: Any, number: int | None = None) -> BudgetPlan:
+    """The plan that is meant: itself, or the one that a run (that step of it) waits with.
+
+    Raises:
+        BadInput: there is none; only plans can be changed.
+    """
+    if isinstance(what, BudgetPlan):
+        return what
+    if isinstance(what, AgentRun):
+        steps = what.steps.filter(approval=AgentStep.Approval.WAITING, result__kind="budget plan")
+        step = steps.filter(number=number).first() if number is not None else steps.first()
+        found = subject_of(step) if step else None
+        if isinstance(found, BudgetPlan):
+            return found
+    raise BadInput("only a budget plan that waits can be changed; approve or reject the rest")
+
+
+def split_changes(old: BudgetPlan, new: BudgetPlan) -> list[dict[str, Any]]:
+    before, after = ({row["id"]: round(float(row["spend"]), 2) for row in plan.allocations} for plan in (old, new))
+    total = {"total_budget": float(old.total_budget)}, {"total_budget": float(new.total_budget)}
+    return approval.differences({**total[0], **before}, {**total[1], **after})
+
+
+def _expect(log: ReflectionLog, by: Any, *, due: date, **claim: Any) -> Forecast:
+    """What an approved decision expects, to be held against what comes."""
+    return Forecast.objects.create(
+        brand=log.brand,
+        retailer=log.retailer,
         reflection=log,
         recommendation=log.recommendation,
-        task="budgeting",
-        agent=AGENT,
+        task=log.task,
+        agent=log.agent,
         made_by=by,
-        statement=f"Sales of the plan's period reach {bar:,.0f} {plan.currency}{assumed}",
-        metric="sales",
         comparison=">=",
-        value=bar,
         probability=log.confidence.get("value"),
-        subject={"plan": str(plan.pk)},
-        due=end + timedelta(days=42),  # networks restate for weeks
+        due=max(due, timezone.now().date() + timedelta(days=1)),
+        **claim,
     )
 
 
-def _mark(step: AgentStep, outcome: str, by: Any) -> None:
-    step.approval = AgentStep.Approval.APPROVED if outcome == "approve" else AgentStep.Approval.REJECTED
-    step.decided_by, step.decided_at = by, timezone.now()
-    step.save(update_fields=["approval", "decided_by", "decided_at"])
-    run = step.run
-    if outcome == "reject":
-        run.stop, run.pending = "rejected", None
-    elif not run.steps.filter(approval=AgentStep.Approval.WAITING).exists():
-        run.stop, run.pending = "done", None
-    else:
-        return
-    run.save(update_fields=["stop", "pending"])
+# -- tests
 
 
 @transaction.atomic
-def decide_run(run: AgentRun, outcome: str, by: Any, note: str = "") -> AgentRun:
-    """Approve or reject all that a run waits with."""
-    for step in run.steps.select_for_update().filter(approval=AgentStep.Approval.WAITING):
-        proposal = (step.result or {}).get("proposal")
-        plan = BudgetPlan.objects.filter(brand=run.brand, pk=proposal).first() if proposal and (step.result or {}).get("kind") == "budget plan" else None  # fmt: skip
-        if plan is not None and plan.state == BudgetPlan.State.PROPOSED:
-            decide_plan(plan, outcome, by, note)
-        else:
-            _mark(step, outcome, by)
-            audit.record(
-                brand=run.brand,
-                actor=getattr(by, "username", "") or "the operator",
-                action=f"{step.tool} {DONE[outcome]}",
-                subject=run,
-            )
+def decide_experiment(test: Experiment, outcome: str, by: Any, note: str = "") -> Experiment:
+    """Approve a designed test (it is registered with that) or stop it, with reasons and a forecast.
+
+    Raises:
+        BadInput: the outcome is neither, the test does not wait, or the person may not.
+    """
+    if outcome not in ("approve", "reject"):
+        raise BadInput(f"outcome {outcome!r}: approve or reject")
+    row = Experiment.objects.select_for_update().get(pk=test.pk)
+    reached = Experiment.State.APPROVED if outcome == "approve" else Experiment.State.STOPPED
+    if row.state == reached:
+        _mark(row, outcome, by)
+        return row
+    if row.state != Experiment.State.DESIGNED:
+        raise BadInput(f"{row}: is {row.state}; only a designed test is decided on")
+    if not _enough(row, outcome, by, note):
+        return row
+    log = journal.about(row)
+    log = journal.approved(log, by, note) if outcome == "approve" else journal.refused(log, by, note)
+    if by is None:  # the operator at the command line holds no role, and needs none
+        row.state = reached
+        row.save(update_fields=["state"])
+    else:
+        row = campaign_services.move_experiment(row, "approve" if outcome == "approve" else "stop", by, note=note)
+    best = row.design.get("best") or row.design
+    if outcome == "approve" and best.get("mde"):
+        mde = round(100 * float(best["mde"]), 2)
+        weeks = int(row.spec.get("duration") or 13)
+        _expect(
+            log,
+            by,
+            statement=f"The test finds a lift of at least {mde:g} %",
+            metric="lift_percent",
+            value=mde,
+            subject={"experiment": str(row.pk)},
+            due=timezone.now().date() + timedelta(weeks=weeks) + RESTATED,
+        )
+    _mark(row, outcome, by)
+    return row
+
+
+# -- adapters
+
+
+@transaction.atomic
+def decide_adapter(
+    adapter: Adapter, outcome: str, by: Any, note: str = "", *, alias: str = "champion", share: float = 1.0
+) -> Deployment | None:
+    """Approve that a version shall serve: it is proved and deployed; None while more people must approve, or on a no.
+
+    Raises:
+        BadInput: the outcome is neither, or the version cannot be deployed.
+    """
+    if outcome not in ("approve", "reject"):
+        raise BadInput(f"outcome {outcome!r}: approve or reject")
+    row = Adapter.objects.select_for_update().get(pk=adapter.pk)
+    run = serving.wish_for_deployment(adapter=row, alias=alias, share=share, by=by) if outcome == "approve" else None
+    if not _enough(row, outcome, by, note):
+        if run is not None:
+            run.delete()
+        return None
+    log = journal.about(row)
+    if run is None:
+        journal.refused(log, by, note)
+        return None
+    if log.phase != "execution":
+        log = journal.approved(log, by, note)
+    else:  # it served before under another name; the reasons stand
+        log = ReflectionLog.objects.get(pk=log.pk)
+    if not log.forecasts.filter(status=Forecast.Status.OPEN).exists():
+        _expect(
+            log,
+            by,
+            statement=f"{row.digest[:12]} wins at least half of its blind pairs against other versions",
+            metric="win_rate",
+            value=0.5,
+            subject={"adapter": row.digest},
+            due=timezone.now().date() + VOTED,
+        )
+    run.enqueue()
+    return run
+
+
+# -- runs of the planner
+
+
+def _mark(subject: Subject, outcome: str, by: Any) -> None:
+    """What was decided stands in the steps that proposed it, and their runs end or wait on."""
+    steps = AgentStep.objects.select_for_update().filter(
+        brand=subject.brand, result__proposal=str(subject.uuid), approval=AgentStep.Approval.WAITING
+    )
+    for step in steps:
+        word = AgentStep.Approval.MODIFIED if step.changes else AgentStep.Approval.APPROVED
+        step.approval = word if outcome == "approve" else AgentStep.Approval.REJECTED
+        step.decided_by, step.decided_at = by, timezone.now()
+        step.save(update_fields=["approval", "decided_by", "decided_at"])
+        _pending(step.run)
+
+
+def _pending(run: AgentRun) -> None:
+    """A run's stop and what it waits for, from its steps."""
+    if run.stop not in ("needs_input", "done", "rejected"):
+        return
+    waiting = run.steps.filter(approval=AgentStep.Approval.WAITING)
+    if run.steps.filter(approval=AgentStep.Approval.REJECTED).exists():
+        run.stop, run.pending = "rejected", None
+    elif waiting.exists():
+        run.stop, run.pending = "needs_input", {"approve": [ask(step) for step in waiting]}
+    else:
+        run.stop, run.pending = "done", None
+    run.save(update_fields=["stop", "pending"])
+
+
+def ask(step: AgentStep) -> dict[str, Any]:
+    """What a waiting step asks for."""
+    return {"step": step.number, "tool": step.tool, "what": (step.result or {}).get("proposal")}
+
+
+def subject_of(step: AgentStep) -> Subject | None:
+    """The plan or test that a step proposed."""
+    result = step.result or {}
+    model: Any = {"budget plan": BudgetPlan, "experiment": Experiment}.get(str(result.get("kind")))
+    found: Subject | None = model.objects.filter(brand=step.brand, pk=result.get("proposal")).first() if model else None
+    return found
+
+
+def decide_run(run: AgentRun, outcome: str, by: Any, note: str = "", number: int | None = None) -> AgentRun:
+    """Approve or reject what a run waits with: all of it, or one step."""
+    steps = run.steps.filter(approval=AgentStep.Approval.WAITING)
+    for step in steps if number is None else steps.filter(number=number):
+        decide(subject_of(step), outcome, by, note)
     run.refresh_from_db()
     return run
+
+
+def decide(subject: Subject | None, outcome: str, by: Any, note: str = "") -> Any:
+    """Approve or reject whatever waits."""
+    if isinstance(subject, BudgetPlan):
+        return decide_plan(subject, outcome, by, note)
+    if isinstance(subject, Experiment):
+        return decide_experiment(subject, outcome, by, note)
+    if isinstance(subject, Adapter):
+        return decide_adapter(subject, outcome, by, note)
+    raise BadInput("what was proposed is not there any more")
+
+
+def pass_by_itself(step: AgentStep) -> bool:
+    """Approve without a person, where a rule allows it: only on a confidence that was scored often enough."""
+    subject = subject_of(step)
+    if subject is None or needed(subject) > 0:
+        return False
+    log = journal.about(subject)
+    verdict = journal.verdict_of(log)
+    if not verdict.should_proceed or verdict.n < ENOUGH:
+        return False
+    decide(
+        subject, "approve", None, f"by rule: calibrated confidence {verdict.confidence_calibrated:.2f}, n {verdict.n}"
+    )
+    return True
+
+
+# -- what waits
+
+
+def waiting(user: Any) -> list[Subject]:
+    """Plans and tests of the person's brands that wait for a decision, newest first."""
+    plans = BudgetPlan.objects.visible_to(user).awaiting_approval().select_related("brand", "retailer")
+    tests = Experiment.objects.visible_to(user).filter(
+        state=Experiment.State.DESIGNED, status=Experiment.Status.SUCCEEDED, pk__in=_proposed(user)
+    )
+    found: list[Any] = [*plans[:100], *tests.select_related("brand", "retailer")[:100]]
+    return sorted(found, key=lambda row: row.created_at, reverse=True)
+
+
+def _proposed(user: Any) -> list[UUID]:
+    """Tests that a planner's run proposed; those that people design themselves wait on their own page."""
+    steps = AgentStep.objects.filter(run__in=AgentRun.objects.visible_to(user), approval=AgentStep.Approval.WAITING)
+    return [UUID(step.result["proposal"]) for step in steps if step.result and step.result.get("kind") == "experiment"]

@@ -21,6 +21,7 @@ from agents.domain.reflection import BIASES
 from agents.models import Forecast
 from campaigns import history
 from campaigns.models import BudgetPlan, Experiment
+from feedback.models import Feedback
 from retailers import audit
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import BadInput
@@ -28,6 +29,7 @@ from rmn.lib.errors import BadInput
 GIVE_UP = timedelta(days=90)  # after the due day, when what would resolve it has not come
 LATE = timedelta(days=6)  # a period's reports may end so much before it: weeks do not end with plans
 CARRIED_OUT = (0.5, 1.5)  # spent over planned: outside it the plan was not what was tried
+ENOUGH_VOTES = 10
 COMPARISONS = (">=", "<=", "between")
 OF_EXPERIMENT = ("lift_percent", "att", "cumulative", "iroas")
 OF_METRICS = ("sales", "spend", "roas", "clicks", "impressions", "ctr")
@@ -187,6 +189,8 @@ def read(forecast: Forecast, today: date) -> Reading:
         return _of_experiment(forecast)
     if today < forecast.due:
         return Reading(why="its day has not come")
+    if "adapter" in subject:
+        return _of_votes(forecast)
     if "plan" in subject:
         return _of_plan(forecast)
     if "metrics" in subject:
@@ -210,6 +214,22 @@ def _of_experiment(forecast: Forecast) -> Reading:
         return Reading(why=f"the analysis gives no {forecast.metric}", never=True)
     source = {"experiment": str(test.pk), "method": result.get("method"), "verdict": result.get("verdict")}
     return Reading(float(observed), source)
+
+
+def votes(rows: Any, digest: str) -> tuple[int, int]:
+    """Blind pairs that people decided for this version and against it; ties and pairs with itself aside."""
+    said = rows.filter(kind="pair", origin="human", undone_at=None, is_gold=False)
+    here = said.filter(adapter_digest=digest).exclude(other_adapter_digest=digest)
+    there = said.filter(other_adapter_digest=digest).exclude(adapter_digest=digest)
+    wins = here.filter(outcome="a").count() + there.filter(outcome="b").count()
+    return wins, here.filter(outcome="b").count() + there.filter(outcome="a").count()
+
+
+def _of_votes(forecast: Forecast) -> Reading:
+    wins, losses = votes(Feedback.objects.filter(brand=forecast.brand), forecast.subject["adapter"])
+    if wins + losses < ENOUGH_VOTES:
+        return Reading(why=f"{wins + losses} blind pairs; {ENOUGH_VOTES} are the least")
+    return Reading(wins / (wins + losses), {"votes": wins + losses})
 
 
 def _of_plan(forecast: Forecast) -> Reading:

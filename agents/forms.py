@@ -37,3 +37,59 @@ class PlaygroundForm(forms.Form):
         if allowed and (retailer is None or retailer.pk not in allowed):
             self.add_error("retailer", "You work for one retailer of this brand; choose it.")
         return found
+
+
+class GoalForm(forms.Form):
+    """What is to be reached, for which brand."""
+
+    brand = forms.ModelChoiceField(Brand.objects.none(), to_field_name="slug", empty_label=None)
+    retailer = forms.ModelChoiceField(
+        Retailer.objects.none(), to_field_name="slug", required=False, empty_label="all retailers"
+    )
+    goal = forms.CharField(
+        max_length=4000,
+        widget=forms.Textarea(attrs={"rows": 2, "placeholder": "Plan next quarter's budget of 250,000 USD"}),
+    )
+
+    def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["brand"].queryset = Brand.objects.for_user(user)  # type: ignore[attr-defined]
+        self.fields["retailer"].queryset = Retailer.objects.visible_to(user)  # type: ignore[attr-defined]
+        self.user = user
+
+    def clean(self) -> dict[str, Any]:
+        """Who works for one retailer alone plans for that one."""
+        found = super().clean() or {}
+        brand, retailer = found.get("brand"), found.get("retailer")
+        allowed = [shop for owner, shop in Brand.objects.narrowed(self.user) if brand and owner == brand.pk]
+        if allowed and (retailer is None or retailer.pk not in allowed):
+            self.add_error("retailer", "You work for one retailer of this brand; choose it.")
+        return found
+
+
+class PlanChangeForm(forms.Form):
+    """Another budget, or other amounts for single arms; what stays empty stays as it is."""
+
+    total_budget = forms.DecimalField(min_value=0, max_digits=15, decimal_places=2, label="Budget")
+    note = forms.CharField(max_length=1000, required=False, label="Why")
+
+    def __init__(self, *args: Any, plan: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.plan = plan
+        self.fields["total_budget"].initial = plan.total_budget
+        for place, row in enumerate(sorted(plan.allocations, key=lambda row: -row["spend"])[:40]):
+            self.fields[f"arm_{place}"] = forms.DecimalField(
+                min_value=0, max_digits=15, decimal_places=2, required=False, label=row["id"],
+                widget=forms.NumberInput(attrs={"placeholder": f"{row['spend']:.2f}"}),
+            )  # fmt: skip
+
+    def changes(self) -> dict[str, Any]:
+        told = self.cleaned_data
+        limits = {
+            self.fields[name].label: {"fixed": float(value)}
+            for name, value in told.items()
+            if name.startswith("arm_") and value is not None
+        }
+        total = float(told["total_budget"])
+        same = total == float(self.plan.total_budget)
+        return {**({} if same else {"total_budget": total}), **({"limits": limits} if limits else {})}

@@ -6,12 +6,14 @@ from datetime import date
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q
+from django.urls import reverse
 from simple_history.models import HistoricalRecords
 
 from campaigns.models import Recommendation, Task
-from retailers.models import Brand, Retailer
+from retailers.models import MONEY, Brand, Retailer
 from rmn.lib.errors import RmnError
 from rmn.lib.rows import Addressed, Owned, TenantQuerySet, scope_text
 from rmn.lib.runs import Run, RunQuerySet
@@ -38,12 +40,17 @@ class AgentRun(Run):
     trace = models.JSONField(default=dict, blank=True)  # raw texts, parses, versions
 
     objects = AgentRunQuerySet.as_manager()
+    result_words: ClassVar[str] = "Look at the steps"
 
     class Meta(Run.Meta):
         verbose_name = "agent run"
 
     def __str__(self) -> str:
         return self.goal[:80]
+
+    @property
+    def result_url(self) -> str:
+        return reverse("plan", args=[self.pk])
 
 
 class AgentStep(models.Model):
@@ -71,6 +78,8 @@ class AgentStep(models.Model):
     approval = models.CharField(max_length=12, choices=Approval, default=Approval.NOT_NEEDED)
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="+")
     decided_at = models.DateTimeField(null=True, blank=True)
+    changes = models.JSONField(default=list, blank=True)  # of people before they approved: [{path, old, new}]
+    finished_at = models.DateTimeField(null=True, blank=True)  # null: begun, and cut off or still at work
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = TenantQuerySet.as_manager()
@@ -81,6 +90,62 @@ class AgentStep(models.Model):
 
     def __str__(self) -> str:
         return f"{self.number}. {self.tool}"
+
+
+class ApprovalRule(Owned):
+    """How many people must approve what a tool proposes, by the tool's name and the amount."""
+
+    pattern = models.CharField(max_length=60, default="*", help_text="A tool's name, * for any: allocate_budget")
+    above = models.DecimalField(**MONEY, default=0, help_text="From this amount on, in the proposal's currency")
+    people = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MaxValueValidator(5)],
+        help_text="2: four eyes. 0: none, where the reflection says go on and its confidence has been scored often enough",
+    )
+    note = models.CharField(max_length=200, blank=True)
+
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["brand", "pattern", "above"]
+        constraints = [
+            models.UniqueConstraint(fields=["brand", "pattern", "above"], name="approval_rule_once_per_amount")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pattern} above {self.above:,.0f}: {self.people}"
+
+
+class Approval(Owned):
+    """One person's word on what waited: a plan, a tool's proposal, an adapter; words are added, never changed."""
+
+    class Outcome(models.TextChoices):
+        APPROVE = "approve"
+        MODIFY = "modify"
+        REJECT = "reject"
+
+    tool = models.CharField(max_length=60)
+    subject = models.UUIDField(db_index=True)  # the plan, test or adapter
+    title = models.CharField(max_length=240)
+    amount = models.DecimalField(**MONEY, null=True, blank=True)
+    currency = models.CharField(max_length=3, blank=True)
+    outcome = models.CharField(max_length=8, choices=Outcome)
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="+")
+    note = models.TextField(blank=True)
+    changes = models.JSONField(default=list, blank=True)  # of a modification: [{path, old, new}]
+    needed = models.PositiveSmallIntegerField(default=1)  # people that the rules asked for
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.outcome} {self.title}"
+
+
+class ReflectionLogQuerySet(TenantQuerySet):
+    def reopened(self) -> ReflectionLogQuerySet:
+        """Decisions whose early signs came up, and that nobody has looked at since."""
+        return self.exclude(reopened_at=None)
 
 
 class ReflectionLog(Owned):
@@ -101,6 +166,7 @@ class ReflectionLog(Owned):
     task = models.CharField(max_length=12, choices=Task, blank=True)
     agent = models.CharField(max_length=60, blank=True)  # who reflects: budget optimizer, planner, a person's name
     context = models.CharField(max_length=240)
+    subject = models.UUIDField(null=True, blank=True, db_index=True)  # the plan, test or adapter it is about
     phase = models.CharField(max_length=10, choices=Phase, default=Phase.REFLECTION, db_index=True)
     memory_reference = models.JSONField(default=list, blank=True)
     alternate_frames = models.JSONField(default=list, blank=True)
@@ -116,6 +182,10 @@ class ReflectionLog(Owned):
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="+")
     decided_at = models.DateTimeField(null=True, blank=True)
     outcome = models.TextField(blank=True)  # of the review: what came of it
+    monitors = models.JSONField(default=list, blank=True)  # early signs of the pre-mortem, and what was seen of them
+    reopened_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ReflectionLogQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]

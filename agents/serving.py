@@ -207,6 +207,31 @@ def _refuses_a_wrong_name(client: InferenceClient) -> bool:
     return False
 
 
+def wish_for_deployment(*, adapter: Adapter, alias: str = "champion", share: float = 1.0, by: Any = None) -> Deployment:
+    """Record a deployment; nothing is queued yet.
+
+    Raises:
+        BadInput: a version that no brand owns, one that was revoked, or a share outside 0 to 1.
+    """
+    if adapter.brand is None:
+        raise BadInput(f"{adapter}: shared knowledge serves no brand by itself; compose it into a version of the brand")
+    if adapter.state == Adapter.State.REVOKED:
+        raise BadInput(f"{adapter} was withdrawn; train or compose a new version")
+    if alias not in ("champion", "challenger", "shadow"):
+        raise BadInput(f"alias {alias!r}: champion, challenger or shadow")
+    if not 0 < share <= 1:
+        raise BadInput(f"share {share}: above 0 and at most 1")
+    return Deployment.objects.create(
+        brand=adapter.brand,
+        adapter=adapter,
+        alias=alias,
+        share=share,
+        requested_by=by,
+        max_attempts=2,
+        config={"adapter": adapter.digest, "alias": alias, "share": share},
+    )
+
+
 def deploy(run: Deployment) -> None:
     """The work of a deployment, inside ``run.tracked()``: copy, load, prove, move the alias.
 

@@ -6,8 +6,8 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from agents import forecasts, planning, rooms, serving
-from agents.models import AdapterAlias, AgentRun, CleanRoomQuery, Deployment, Forecast
+from agents import forecasts, journal, planning, rooms, serving
+from agents.models import AdapterAlias, AgentRun, CleanRoomQuery, Deployment, Forecast, ReflectionLog
 from rmn.lib import tenancy
 from rmn.lib.tasks import TenantTask
 
@@ -80,3 +80,13 @@ def resolve_forecasts() -> dict[str, int]:
         counts = forecasts.resolve_ready(rows, timezone.now().date())
     log.info("forecasts_resolved", **counts)
     return counts
+
+
+@shared_task
+def watch_decisions() -> int:
+    """Reopen decisions whose early signs have come up; returns how many."""
+    with tenancy.everyone():
+        rows = ReflectionLog.objects.filter(phase="execution").exclude(subject=None).select_related("brand")
+        found = journal.watch(rows, timezone.now().date())
+    log.info("decisions_watched", reopened=found)
+    return found

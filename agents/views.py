@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from statistics import median
@@ -18,13 +19,15 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_GET, require_POST
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import charts, decisions, services, serving
+from agents import charts, decisions, journal, planning, services, serving
+from agents import forecasts as predictions
 from agents.domain import briefs
-from agents.forms import PlaygroundForm
-from agents.models import Adapter, AdapterAlias, Forecast, Generation
-from campaigns.models import BudgetPlan, Task
+from agents.forms import GoalForm, PlanChangeForm, PlaygroundForm
+from agents.models import Adapter, AdapterAlias, AgentRun, Approval, Forecast, Generation, ReflectionLog
+from campaigns.models import BudgetPlan, Experiment, Task
 from feedback.models import Feedback
 from retailers.models import Brand, roles
 from retailers.services import check_text
@@ -32,50 +35,447 @@ from rmn.lib import pages, stats, words
 from rmn.lib.errors import BadInput, RmnError
 from rmn.lib.http import StaffRequest
 
+HTMX_STOP_POLLING = 286
+ONLY_DECIDERS = "Only analysts and ops staff of the brand decide; ask one of them."
+
+# -- what waits, and the word on it
+
+
+@require_GET
+@login_required
+def inbox(request: StaffRequest) -> HttpResponse:
+    """Everything that waits for a person's word, with what it changes and why."""
+    asking = AgentRun.objects.visible_to(request.user).awaiting_approval().select_related("brand")
+    context = {
+        "cards": [_card(row, request.user) for row in decisions.waiting(request.user)],
+        "questions": [run for run in asking[:50] if (run.pending or {}).get("question")],
+        "reopened": ReflectionLog.objects.visible_to(request.user).reopened().select_related("brand")[:50],
+        "said": Approval.objects.visible_to(request.user).select_related("brand", "by")[:10],
+    }
+    return render(request, "agents/inbox.html", context)
+
+
+def _card(subject: Any, user: Any) -> dict[str, Any]:
+    """What a person needs for a decision, and nothing else."""
+    log = journal.about(subject)
+    needed, said = decisions.needed(subject), decisions.words_so_far(subject)
+    is_plan = isinstance(subject, BudgetPlan)
+    result = subject.plan if is_plan else (subject.design.get("best") or subject.design)
+    figures = (
+        [("Budget", words.money(float(subject.total_budget), subject.currency)), ("Expected sales", words.money(result["objective"], subject.currency)), ("At most possible", words.money(result["upper_bound"], subject.currency))]
+        if is_plan
+        else [("Stores", len(result.get("units") or [])), ("Finds a lift of", words.share(result.get("mde"), 1))]
+    )  # fmt: skip
+    return {
+        "subject": subject,
+        "kind": "plan" if is_plan else "experiment",
+        "url": reverse("budget-plan" if is_plan else "experiment", args=[subject.pk]),
+        "figures": figures,
+        "why": result.get("explanation") or subject.name,
+        "log": log,
+        "sure": log.confidence.get("value"),
+        "calibrated": log.verdict.get("confidence_calibrated"),
+        "n": log.verdict.get("n") or 0,
+        "needed": needed,
+        "said": said,
+        "mine": any(word.by_id == user.pk for word in said),
+        "may": decisions.may_decide(user, subject.brand),
+        "change": reverse("change-plan", args=[subject.pk]) if is_plan else "",
+    }
+
+
+@require_POST
+@login_required
+def decide_waiting(request: StaffRequest, kind: str, pk: UUID, outcome: str) -> HttpResponse:
+    """A word on what waits, from the inbox or a plan's page; by HTMX its card answers."""
+    model: Any = {"plan": BudgetPlan, "experiment": Experiment}.get(kind)
+    if model is None or outcome not in ("approve", "reject"):
+        raise Http404
+    row = get_object_or_404(model.objects.visible_to(request.user).select_related("brand", "retailer"), pk=pk)
+    problem, told = "", ""
+    if not decisions.may_decide(request.user, row.brand):
+        problem = ONLY_DECIDERS
+    else:
+        try:
+            row = decisions.decide(row, outcome, request.user, request.POST.get("note", ""))
+            told = _outcome(row)
+        except BadInput as error:
+            problem = str(error)
+    if request.htmx:
+        waits = row in decisions.waiting(request.user)
+        card = _card(row, request.user) if waits else {"subject": row, "url": _page_of(row)}
+        return render(
+            request, "agents/inbox.html#card", {"card": card, "problem": problem, "told": told, "waits": waits}
+        )
+    (messages.error if problem else messages.success)(request, problem or told)
+    return redirect(_safe_next(request) or _page_of(row))
+
+
+def _outcome(row: Any) -> str:
+    if row.state in (BudgetPlan.State.PROPOSED, Experiment.State.DESIGNED):
+        said, needed = len(decisions.words_so_far(row)), decisions.needed(row)
+        return f"Your approval is kept; {words.counted(needed - said, 'more person', 'more people')} must approve."
+    return f"{row} is {row.state}."
+
+
+def _page_of(row: Any) -> str:
+    return reverse("budget-plan" if isinstance(row, BudgetPlan) else "experiment", args=[row.pk])
+
+
+def _safe_next(request: StaffRequest) -> str:
+    wanted = request.POST.get("next", "")
+    return wanted if url_has_allowed_host_and_scheme(wanted, allowed_hosts=None) else ""
+
 
 @require_POST
 @login_required
 def decide_plan(request: StaffRequest, pk: UUID, outcome: str) -> HttpResponse:
-    """Approve or reject a plan, with its note; analysts and ops may."""
-    plan = get_object_or_404(BudgetPlan.objects.visible_to(request.user), pk=pk)
-    if outcome not in ("approve", "reject"):
+    """Approve or reject a plan on its own page."""
+    return decide_waiting(request, "plan", pk, outcome)
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+def change_plan(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """Change a proposed plan before it is approved: another budget, arms that get nothing or a fixed amount."""
+    plan = get_object_or_404(BudgetPlan.objects.visible_to(request.user).select_related("brand", "retailer"), pk=pk)
+    form = PlanChangeForm(request.POST or None, plan=plan)
+    if request.method == "POST" and form.is_valid():
+        if not decisions.may_decide(request.user, plan.brand):
+            form.add_error(None, ONLY_DECIDERS)
+        else:
+            try:
+                made = decisions.change_plan(plan, form.changes(), request.user, form.cleaned_data["note"])
+            except BadInput as error:
+                form.add_error(None, str(error))
+            else:
+                count = len(decisions.split_changes(plan, made))
+                messages.success(
+                    request, f"Solved anew: {words.counted(count, 'amount')} changed. This one waits for approval now."
+                )
+                return redirect("budget-plan", made.pk)
+    return render(request, "agents/change_plan.html", {"plan": plan, "form": form}, status=422 if form.errors else 200)
+
+
+# -- plans of the planner
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+def plans(request: StaffRequest) -> HttpResponseBase:
+    """Goals and how far they are; a new one is sent on its way here."""
+    form = GoalForm(request.POST or None, user=request.user)
+    if request.method == "POST" and form.is_valid():
+        run = services.request_plan(**form.cleaned_data, by=request.user)
+        return redirect("plan", run.pk)
+    table = pages.Table(
+        request,
+        AgentRun.objects.visible_to(request.user).select_related("brand", "retailer"),
+        title="Plans",
+        name="plans",
+        order="-created_at",
+        columns=[
+            pages.Column("goal", "Goal", value=lambda row: row.goal[:120], href=lambda row: reverse("plan", args=[row.pk])),
+            pages.Column("brand", "Brand", value=lambda row: row.brand.name),
+            pages.Column("source", "Planned by", value=lambda row: row.playbook.replace("_", " ") or row.source),
+            pages.Column("stop", "State", value=lambda row: STOPS.get(row.stop, row.status)),
+            pages.Column("created_at", "Made", sort="created_at"),
+        ],
+        search=["goal"],
+        filters=[pages.Filter("stop", "State", list(STOPS.items()))],
+        empty="No goal yet. Say above what is to be reached.",
+    )  # fmt: skip
+    return table.answer() or render(
+        request, "agents/plans.html", {"table": table, "form": form}, status=422 if form.errors else 200
+    )
+
+
+STOPS = {
+    "done": "done",
+    "needs_input": "waits for somebody",
+    "rejected": "rejected",
+    "step_limit": "out of steps",
+    "budget": "out of time or tokens",
+    "error": "failed",
+}
+TOOL_WORDS = {
+    "read_metrics": "Read what was spent and sold",
+    "harmonize_status": "Look at the feeds",
+    "fit_response": "Fit response curves",
+    "allocate_budget": "Split the budget",
+    "what_if": "Ask what other budgets would bring",
+    "design_experiment": "Design a test",
+    "analyze_experiment": "Read a test's result",
+    "check_copy": "Check a text",
+    "write_copy": "Write headlines",
+    "query_clean_room": "Ask a clean room",
+    "scan_personal_data": "Look for personal data",
+    "recall_lessons": "Remember like cases",
+}
+
+
+@require_GET
+@login_required
+def plan(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """One goal: its steps as they happen, what each found, and what waits for a word."""
+    run = get_object_or_404(
+        AgentRun.objects.visible_to(request.user).select_related("brand", "retailer", "requested_by"), pk=pk
+    )
+    if request.GET.get("export") == "json":
+        answer = HttpResponse(json.dumps(planning.trace(run), indent=1, default=str), content_type="application/json")
+        answer["Content-Disposition"] = f'attachment; filename="trace-{run.pk}.json"'
+        return answer
+    steps = []
+    for step in run.steps.select_related("decided_by").order_by("number"):
+        subject = decisions.subject_of(step)
+        waits = step.approval == step.Approval.WAITING and subject is not None
+        steps.append(
+            {
+                "step": step,
+                "words": TOOL_WORDS.get(step.tool, step.tool),
+                "found": _found(step),
+                "problem": step.errors[0]["message"] if step.errors else "",
+                "subject": subject,
+                "url": _page_of(subject) if subject else "",
+                "card": _card(subject, request.user) if waits else None,
+            }
+        )
+    context = {"run": run, "steps": steps, "state": STOPS.get(run.stop, run.status), "used": run.trace}
+    if not request.htmx:
+        return render(request, "agents/plan.html", context)
+    status = HTMX_STOP_POLLING if run.is_finished else 200
+    return render(request, "agents/plan.html#progress", context, status=status)
+
+
+def _found(step: Any) -> str:
+    """What a step found, in a line."""
+    result = step.result
+    if step.errors or result is None:
+        return ""
+    if step.tool == "read_metrics":
+        spend: dict[str, float] = {}
+        for row in result:
+            spend[row["currency"]] = spend.get(row["currency"], 0.0) + (row["spend"] or 0.0)
+        money = ", ".join(words.money(value, currency) for currency, value in spend.items())
+        return f"{words.counted(len(result), 'slice')}: {money} spent" if result else "nothing is loaded"
+    if step.tool == "harmonize_status":
+        return f"{words.counted(result['loads'], 'load')}, {result['failed']} failed, {result['open_quarantine']:,} rows in quarantine"
+    if step.tool == "fit_response":
+        return f"{words.counted(len(result['arms']) if isinstance(result['arms'], list) else result['arms'], 'curve')}"
+    if step.tool == "what_if":
+        return "; ".join(f"{words.short(row['budget'])} brings {words.short(row['objective'])}" for row in result)
+    if step.tool == "recall_lessons":
+        known = result["remembered"]
+        best = f", most like: {known[0]['what']} ({known[0]['came'] or known[0]['decided']})" if known else ""
+        return f"{words.counted(len(known), 'like case')}{best}"
+    if step.tool == "design_experiment":
+        return f"{words.counted(len(result['units']), 'store')} find a lift of {words.share(result['mde'], 1)}"
+    if step.tool == "analyze_experiment":
+        return " ".join(result["words"][:2])
+    if step.tool == "write_copy":
+        return "; ".join(result["offered"]) or "none of what was written passes"
+    return str(result.get("explanation") or result.get("verdict") or "")[:400] if isinstance(result, dict) else ""
+
+
+# -- the decision journal
+
+
+@require_GET
+@login_required
+def reflections(request: StaffRequest) -> HttpResponseBase:
+    """Every decision and why it was taken, newest first."""
+    table = pages.Table(
+        request,
+        ReflectionLog.objects.visible_to(request.user).select_related("brand", "decided_by"),
+        title="Decision journal",
+        name="decisions",
+        order="-created_at",
+        columns=[
+            pages.Column("context", "Decision", href=lambda row: reverse("reflection", args=[row.uuid])),
+            pages.Column("brand", "Brand", value=lambda row: row.brand.name),
+            pages.Column("phase", "Phase", value=lambda row: "reopened" if row.reopened_at else row.phase, sort="phase"),
+            pages.Column("sure", "How sure", value=lambda row: row.confidence.get("value"), kind="share"),
+            pages.Column("decision", "Decided", value=lambda row: row.decision[:80]),
+            pages.Column("outcome", "Came of it", value=lambda row: row.outcome.splitlines()[-1][:100] if row.outcome else ""),
+            pages.Column("created_at", "Begun", sort="created_at"),
+            pages.Column("agent", "By"),
+        ],
+        search=["context", "decision", "outcome"],
+        filters=[pages.Filter("phase", "Phase", ReflectionLog.Phase.choices), pages.Filter("task", "Task", Task.choices)],
+        empty="No decision yet: each plan, test or adapter that is proposed leaves its reasons here.",
+    )  # fmt: skip
+    return table.answer() or render(request, "campaigns/list.html", {"table": table, "title": "Decision journal"})
+
+
+@require_GET
+@login_required
+def reflection(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """One decision as its journal tells it."""
+    rows = ReflectionLog.objects.visible_to(request.user).select_related("brand", "retailer", "decided_by", "run")
+    log = get_object_or_404(rows, uuid=pk)
+    subject: Any = None
+    for model in (BudgetPlan, Experiment):
+        subject = subject or (
+            model.objects.visible_to(request.user).filter(pk=log.subject).first() if log.subject else None
+        )
+    context = {
+        "log": log,
+        "phases": [(name, _ahead(name, log.phase)) for name in ReflectionLog.Phase.values],
+        "risks": log.risk_assessment.get("high_risk_factors") or [],
+        "remembered": [one if isinstance(one, dict) else {"what": one} for one in log.memory_reference],
+        "subject": subject,
+        "subject_url": _page_of(subject) if subject else "",
+        "forecasts": log.forecasts.order_by("due"),
+        "lacks": journal.lacks(log) if log.phase in ("reflection", "analysis", "decision") else [],
+        "open": log.phase in ("reflection", "analysis", "decision") and (not log.decision or log.reopened_at),
+        "may": decisions.may_decide(request.user, log.brand),
+        "speaks": sorted(journal.speaks_for(request.user, log.brand)),
+    }
+    return render(request, "agents/reflection.html", context)
+
+
+def _ahead(name: str, phase: str) -> str:
+    order = list(ReflectionLog.Phase.values)
+    place = order.index(name) - order.index(phase)
+    return "now" if place == 0 else "passed" if place < 0 else "ahead"
+
+
+@require_POST
+@login_required
+def move_reflection(request: StaffRequest, pk: UUID, move: str) -> HttpResponse:
+    """Validate in a team's name, or decide to go on."""
+    log = get_object_or_404(ReflectionLog.objects.visible_to(request.user).select_related("brand"), uuid=pk)
+    if move not in ("validate", "decide"):
         raise Http404
-    if not {"analyst", "ops"} & set(roles(request.user)) and not request.user.is_superuser:
-        messages.error(request, "Only analysts and ops staff decide on budgets; ask one of them.")
-        return redirect("budget-plan", pk)
     try:
-        decided = decisions.decide_plan(plan, outcome, request.user, request.POST.get("note", ""))
-    except BadInput as error:
+        if move == "validate":
+            journal.validate(log, request.POST.get("name", ""), request.user)
+            messages.success(request, "Your validation stands.")
+        elif not decisions.may_decide(request.user, log.brand):
+            messages.error(request, ONLY_DECIDERS)
+        else:
+            journal.carry_out(log, request.POST.get("decision", "") or "go on", request.user)
+            messages.success(request, "Decided: it goes on.")
+    except RmnError as error:
         messages.error(request, str(error))
-    else:
-        messages.success(request, f"The plan is {decided.state}.")
-    return redirect("budget-plan", pk)
+    return redirect("reflection", log.uuid)
+
+
+# -- forecasts
 
 
 @require_GET
 @login_required
 def forecasts(request: StaffRequest) -> HttpResponseBase:
-    """What decisions expect, and what came true."""
+    """What decisions expect: open, due and resolved; how often it came true, and who says it best."""
+    today = timezone.now().date()
+    seen = Forecast.objects.visible_to(request.user)
+    show = request.GET.get("show", "open")
+    rows = {"due": seen.due(today), "resolved": seen.exclude(status=Forecast.Status.OPEN)}.get(show, seen.open())
     table = pages.Table(
         request,
-        Forecast.objects.visible_to(request.user).select_related("brand"),
+        rows.select_related("brand", "made_by"),
         title="Forecasts",
         name="forecasts",
-        order="due",
+        order="-due" if show == "resolved" else "due",
         columns=[
-            pages.Column("statement", "It is expected that"),
+            pages.Column("statement", "It is expected that", href=lambda row: reverse("forecast", args=[row.uuid])),
             pages.Column("brand", "Brand", value=lambda row: row.brand.name),
             pages.Column("probability", "How sure", sort="probability", kind="share"),
             pages.Column("due", "Due", sort="due"),
             pages.Column("status", "State", sort="status"),
             pages.Column("happened", "Came true", value=lambda row: {True: "yes", False: "no"}.get(row.happened, "")),
-            pages.Column("agent", "By"),
+            pages.Column("by", "By", value=lambda row: row.agent or str(row.made_by or "")),
         ],
         search=["statement", "agent"],
-        filters=[pages.Filter("status", "State", Forecast.Status.choices)],
-        empty="No forecast yet: each approved decision leaves one.",
+        filters=[pages.Filter("task", "Task", Task.choices)],
+        empty={"due": "Nothing is due.", "resolved": "Nothing has been resolved yet."}.get(
+            show, "No forecast yet: each approved decision leaves one."
+        ),
     )
-    return table.answer() or render(request, "campaigns/list.html", {"table": table, "title": "Forecasts"})
+    told = predictions.score(seen, "agent")
+    people = predictions.score(seen, "person")["groups"]
+    whole = told["all"] or {}
+    pictures = []
+    if whole.get("table"):
+        pictures.append(
+            charts.reliability(
+                whole["table"],
+                whole["n"],
+                whole["note"] or f"Calibration error {whole['ece_10_equal_width']:.3f}, bars at 95 %.",
+            )
+        )
+    context = {
+        "table": table,
+        "pictures": pictures,
+        "tabs": [(name, said, count, name == show) for name, said, count in (("open", "Open", seen.open().count()), ("due", "Due", seen.due(today).count()), ("resolved", "Resolved", seen.exclude(status="open").count()))],
+        "whole": whole,
+        "league": sorted([{**one, "kind": "agent"} for one in told["groups"]] + [{**one, "kind": "person"} for one in people], key=lambda one: (one.get("brier") is None, one.get("brier") or 0.0)),
+        "biases": told["biases"],
+    }  # fmt: skip
+    return table.answer() or pages.show(request, "agents/forecasts.html", context, pictures)
+
+
+@require_GET
+@login_required
+def forecast(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """One claim: who says how sure, what it rests on, and what came of it."""
+    rows = Forecast.objects.visible_to(request.user).select_related("brand", "retailer", "reflection", "made_by")
+    row = get_object_or_404(rows, uuid=pk)
+    others = (
+        rows.filter(brand=row.brand, statement=row.statement, due=row.due).exclude(pk=row.pk).order_by("created_at")
+    )
+    is_open = row.status == Forecast.Status.OPEN
+    mine = [one for one in others if one.made_by_id == request.user.pk and not one.agent]
+    today = timezone.now().date()
+    context = {
+        "forecast": row,
+        # what others said is shown once one has said one's own: nobody is led
+        "others": others if mine or not is_open else [],
+        "hidden": others.count() if is_open and not mine else 0,
+        "may_say": is_open
+        and row.due > today
+        and not mine
+        and not (row.made_by_id == request.user.pk and not row.agent),
+        "may_resolve": is_open and decisions.may_decide(request.user, row.brand),
+    }
+    return render(request, "agents/forecast.html", context)
+
+
+@require_POST
+@login_required
+def move_forecast(request: StaffRequest, pk: UUID, move: str) -> HttpResponse:
+    """Say one's own probability, or what came of it, or that it can never be said."""
+    row = get_object_or_404(Forecast.objects.visible_to(request.user).select_related("brand"), uuid=pk)
+    if move not in ("say", "resolve", "give-up"):
+        raise Http404
+    try:
+        if move == "say":
+            share = _float(request.POST.get("probability"), "probability")
+            predictions.beside(row, share / 100, request.user)
+            messages.success(request, f"You say {share:g} %. It is kept, and scored when the answer is there.")
+        elif not decisions.may_decide(request.user, row.brand):
+            messages.error(request, ONLY_DECIDERS)
+        elif move == "resolve":
+            observed = _float(request.POST.get("observed"), "observed")
+            done = predictions.resolve(row, observed=observed, by=request.user, note=request.POST.get("note", ""))
+            messages.success(request, "It came true." if done.happened else "It did not come true.")
+        else:
+            predictions.give_up(row, request.POST.get("note", ""), request.user)
+            messages.success(request, "Kept as unresolvable; it counts in no score.")
+    except RmnError as error:
+        messages.error(request, str(error))
+    return redirect("forecast", row.uuid)
+
+
+def _float(text: Any, name: str) -> float:
+    try:
+        value = float(str(text).replace(",", "").replace("%", "").strip())
+    except ValueError:
+        raise BadInput(f"{name}: {str(text)[:40]!r} is no number") from None
+    if not math.isfinite(value):
+        raise BadInput(f"{name}: a finite number")
+    return value
 
 
 # -- adapters
@@ -201,11 +601,7 @@ def _may_deploy(user: Any) -> bool:
 
 def _won(user: Any, digest: str) -> dict[str, Any]:
     """Share of blind pairs that people decided for this version, with its Wilson interval."""
-    said = Feedback.objects.visible_to(user).filter(kind="pair", origin="human", undone_at=None, is_gold=False)
-    wins = said.filter(adapter_digest=digest, outcome="a").exclude(other_adapter_digest=digest).count()
-    wins += said.filter(other_adapter_digest=digest, outcome="b").exclude(adapter_digest=digest).count()
-    losses = said.filter(adapter_digest=digest, outcome="b").exclude(other_adapter_digest=digest).count()
-    losses += said.filter(other_adapter_digest=digest, outcome="a").exclude(adapter_digest=digest).count()
+    wins, losses = predictions.votes(Feedback.objects.visible_to(user), digest)
     if not wins + losses:
         return {"value": "no votes", "evidence": "against any other version; ties aside"}
     low, high = stats.wilson(wins, wins + losses)
@@ -231,8 +627,11 @@ def move_adapter(request: StaffRequest, pk: UUID, move: str) -> HttpResponse:
         if move == "deploy":
             alias = request.POST.get("alias", "")
             share = 0.1 if alias == "challenger" else 1.0
-            run = services.deploy_adapter(adapter=row, alias=alias, share=share, by=request.user)
-            return redirect(run.get_absolute_url())
+            run = decisions.decide_adapter(row, "approve", request.user, alias=alias, share=share)
+            if run is not None:
+                return redirect(run.get_absolute_url())
+            messages.success(request, "Your approval is kept; the rules ask for another person's too.")
+            return redirect("adapter", row.uuid)
         if row.brand is None:
             raise BadInput("Shared knowledge serves no brand by itself; there is nothing to take back.")
         reason = request.POST.get("reason", "")[:400]

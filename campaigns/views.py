@@ -119,6 +119,7 @@ def _decision(plan: BudgetPlan) -> dict[str, Any] | None:
         return None
     try:
         approve, reject = (reverse("decide-plan", args=[plan.pk, outcome]) for outcome in ("approve", "reject"))
+        change = reverse("change-plan", args=[plan.pk])
     except NoReverseMatch:  # the app that decides is not there
         return None
     interval = plan.plan.get("interval")
@@ -136,6 +137,7 @@ def _decision(plan: BudgetPlan) -> dict[str, Any] | None:
         "risk": "; ".join((plan.plan.get("warnings") or [])[:2]) or "The curves are wrong where spend was never seen.",
         "approve": approve,
         "reject": reject,
+        "change": change,
     }
 
 

@@ -242,6 +242,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "announce": {"task": "retailers.tasks.announce", "schedule": 15.0},
     "link-campaigns": {"task": "campaigns.tasks.link_all_campaigns", "schedule": 6 * 3600.0},
     "forecasts": {"task": "agents.tasks.resolve_forecasts", "schedule": 3600.0},
+    "early-signs": {"task": "agents.tasks.watch_decisions", "schedule": 6 * 3600.0},
     "lessons": {"task": "training.tasks.teach_nightly", "schedule": crontab(hour=2, minute=30)},
     "figures": {"task": "rmn.tasks.figures", "schedule": 300.0},
     "digest": {"task": "rmn.tasks.digest", "schedule": 1800.0},
@@ -396,6 +397,13 @@ RMN_INFERENCE_URL = env.str("RMN_INFERENCE_URL", "")
 RMN_INFERENCE_KIND = env.str("RMN_INFERENCE_KIND", "tgi")
 if RMN_INFERENCE_KIND not in ("tgi", "openai", "vllm"):
     raise ImproperlyConfigured(f"RMN_INFERENCE_KIND={RMN_INFERENCE_KIND}: tgi, openai or vllm")
+RMN_PLANNER = env.str("RMN_PLANNER", "auto")
+if RMN_PLANNER not in ("auto", "model", "playbook"):
+    raise ImproperlyConfigured(f"RMN_PLANNER={RMN_PLANNER}: auto, model or playbook")
+RMN_TOKEN_PRICE = env.float("RMN_TOKEN_PRICE", 0.0)  # USD for a million tokens, for the cost limit of plans
+RMN_FOUR_EYES_ABOVE = number(
+    "RMN_FOUR_EYES_ABOVE", 0
+)  # two people approve from this amount on; 0: as brands' rules say
 RMN_OUTBOUND_ALLOW = env.list("RMN_OUTBOUND_ALLOW", default=[])
 RMN_DATA_KEY = env.str("RMN_DATA_KEY", SECRET_KEY)  # seals credentials and keys personal-data tags
 

@@ -327,7 +327,8 @@ class Evidence:
     spend: Mapping[str, float] = field(default_factory=dict)  # arm: spend now proposed
     best_spend: Mapping[str, float] = field(default_factory=dict)  # arm: spend without limits on change
     marginal_roas: Mapping[str, float] = field(default_factory=dict)  # arm: sales per further unit of spend
-    roas_weeks: tuple[float, ...] = ()  # newest last
+    recent_return: float | None = None  # sales per unit of spend in the window used
+    whole_return: float | None = None  # the same over all there is
     window_weeks: int | None = None  # weeks of data used
     history_weeks: int | None = None  # weeks of data there are
     forecast: float | None = None  # expected result
@@ -400,14 +401,13 @@ def _sunk_cost(evidence: Evidence) -> dict[str, str] | None:
 
 
 def _recency(evidence: Evidence) -> dict[str, str] | None:
-    weeks, window = evidence.roas_weeks, evidence.window_weeks
-    if window is None or not evidence.history_weeks or window >= evidence.history_weeks / 2 or len(weeks) < 2 * window:
+    recent, whole, window = evidence.recent_return, evidence.whole_return, evidence.window_weeks
+    if window is None or not evidence.history_weeks or window >= evidence.history_weeks / 2 or recent is None:
         return None
-    recent, all_time = sum(weeks[-window:]) / window, sum(weeks) / len(weeks)
-    if all_time > 0 and abs(recent / all_time - 1) > 0.15:
+    if whole and abs(recent / whole - 1) > 0.15:
         return _flag(
             "recency",
-            f"rests on {window} of {evidence.history_weeks} weeks; their return is {recent:.2f}, of all {all_time:.2f}",
+            f"rests on {window} of {evidence.history_weeks} weeks; their return is {recent:.2f}, of all {whole:.2f}",
         )
     return None
 
@@ -441,21 +441,42 @@ def _availability(evidence: Evidence) -> dict[str, str] | None:
     return None
 
 
-PREMORTEM = (
-    ("The product ran out and the money went on", "days of stock", "units per day against stock in the feed"),
+PREMORTEM = (  # how it failed, its early sign, the measure that shows it, and the value under which it fires
     (
         "Returns fell as spend grew past what was ever seen",
-        "marginal return",
-        "weekly return under half of the forecast",
+        "return since the start under half of what is expected",
+        "roas",
+        None,
     ),
-    ("A rival's promotion took the sales", "share of voice", "impressions fall while bids stand"),
+    (
+        "The product ran out and the money went on",
+        "sales of the last week under 40 % of the four weeks before while spend goes on",
+        "sales_trend",
+        0.4,
+    ),
+    (
+        "A rival took the shelf: the same money reached fewer people",
+        "impressions of the last week under 60 % of the four weeks before while spend goes on",
+        "impressions_trend",
+        0.6,
+    ),
 )
 
 
 def premortem(expected_roas: float | None) -> list[dict[str, Any]]:
-    """Three stories of how it failed, each with an early sign that a monitor can watch."""
+    """Three stories of how it failed, each with an early sign that is watched: {story, early_sign, metric, below}.
+
+    Args:
+        expected_roas: sales per unit of spend that the decision counts on; None leaves the first unwatched.
+    """
     stories = []
-    for story, sign, monitor in PREMORTEM:
-        limit = round(expected_roas / 2, 4) if sign == "marginal return" and expected_roas else None
-        stories.append({"story": story, "early_sign": sign, "monitor": monitor, "below": limit})
+    for story, sign, metric, limit in PREMORTEM:
+        below = limit if metric != "roas" else (expected_roas / 2 if expected_roas else None)
+        stories.append({"story": story, "early_sign": sign, "metric": metric, "below": below})
     return stories
+
+
+def fires(monitor: Mapping[str, Any], signs: Mapping[str, float]) -> bool:
+    """Whether an early sign has come up; what is not known does not fire."""
+    seen, below = signs.get(monitor["metric"]), monitor.get("below")
+    return seen is not None and below is not None and seen < below

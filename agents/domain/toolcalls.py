@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -81,9 +81,12 @@ def read(output: str, names: frozenset[str] = frozenset()) -> Reading:
 
     Taken are JSON objects or lists of them, alone, in a code fence, in ``<tool_call>`` marks or within
     prose; ``{"name", "arguments"}`` and its relatives (``parameters``, ``args``, ``input``,
-    ``function`` as a name or as an object, ``tool_calls``), ``{"tool": {...}}`` where the key is one
-    of ``names``, Python literals with single quotes, and ``[tool(a=1)]``. Arguments given as a text of
-    JSON are read once more. Truncated text, a key that stands twice, NaN and Infinity are ``not_json``.
+    ``function`` as a name or as an object, ``tool_calls``, ``function_call``), ``{"tool": {...}}``
+    where the key is one of ``names``, Python literals with single quotes, ``tool(a=1)`` as statements,
+    in a list or (one of ``names``, with an argument) within prose, ``<function=tool>{...}`` and
+    ``Action: tool, Action Input: {...}``. What stands between ``<think>`` marks is not looked at.
+    Arguments given as a text of JSON are read once more. Truncated text, a key that stands twice,
+    positional arguments, NaN and Infinity are ``not_json``.
 
     Args:
         output: the model's raw text.
@@ -92,7 +95,7 @@ def read(output: str, names: frozenset[str] = frozenset()) -> Reading:
     if len(output) > LONGEST_OUTPUT:
         return Reading(errors=[CallError("not_json", "", f"longer than {LONGEST_OUTPUT} characters; nothing was read")])
     try:
-        values = _values(output)
+        values = _values(output, names)
     except _Malformed as error:
         return Reading(errors=[CallError("not_json", "", str(error))])
     calls: list[Call] = []
@@ -107,32 +110,45 @@ class _Malformed(ValueError):
     """Text that meant to be a call and cannot be read as one."""
 
 
+THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 FENCE = re.compile(r"```[a-zA-Z_]*\s*\n?(.*?)```", re.DOTALL)
 MARKED = re.compile(r"<(tool_call|function_call)>(.*?)</\1>", re.DOTALL)
 OPENED = re.compile(r"<(?:tool_call|function_call)>(.*)\Z", re.DOTALL)
+# the name apart from its arguments: Llama's function marks, and the manner of ReAct
+APART = re.compile(r"<function=([\w.-]+)>(.*?)(?:</function>|\Z)|^Action:\s*([\w.-]+)\s*^Action Input:(.*?)(?=^\w+:|\Z)", re.DOTALL | re.MULTILINE)  # fmt: skip
 # an object that opens like a call, or a call in Python's manner: meant as a call even when broken
 LOOKS_LIKE_CALL = re.compile(r"""[\[{]\s*(?:\{\s*)?["'](?:name|function|tool|tool_calls|arguments|type)["']\s*:""")
-PYTHON_CALL = re.compile(r"\A\s*\[?\s*[A-Za-z_][\w.]*\s*\(.*\)\s*\]?\s*\Z", re.DOTALL)
+PYTHON_CALL = re.compile(
+    r"\A\s*(?:[A-Za-z_]\w*\s*=\s*)?[\[(]?\s*[A-Za-z_][\w.]*\s*\(.*\)\s*[\])]?\s*;?\s*\Z", re.DOTALL
+)
 
 
-def _values(output: str) -> list[Any]:
+def _values(output: str, names: frozenset[str]) -> list[Any]:
     """The values that the text holds, in order."""
-    text = output.strip()
+    text = THOUGHT.sub("", output).strip().removeprefix("\ufeff")
     if not text:
         raise _Malformed("no text at all; a call or an empty list [] was expected")
+    if apart := list(APART.finditer(text)):
+        return [{"name": one[1] or one[3], "arguments": _arguments(one[2] or one[4] or "")} for one in apart]
     marked = [match.group(2) for match in MARKED.finditer(text)]
     if not marked and (opened := OPENED.search(text)):
         marked = [opened.group(1)]
-    parts = marked or [match.group(1) for match in FENCE.finditer(text)] or [text]
-    found: list[Any] = []
-    for part in parts:
-        found += _values_of(part.strip())
+    parts = marked or [match.group(1) for match in FENCE.finditer(text)]
+    found = [value for part in parts for value in _values_of(part.strip(), names)]
+    found = found or _values_of(text, names)
     if not found:
         raise _Malformed(f"no call was found in {_quote(text)}")
     return found
 
 
-def _values_of(text: str) -> list[Any]:
+def _arguments(text: str) -> Any:
+    value = _decoded(text.strip())
+    if isinstance(value, str):
+        raise _Malformed(f"arguments that are not JSON: {_quote(value)}")
+    return value
+
+
+def _values_of(text: str, names: frozenset[str]) -> list[Any]:
     try:
         return [_json(text)]
     except _Refused as error:
@@ -142,9 +158,26 @@ def _values_of(text: str) -> list[Any]:
     if (literal := _python(text)) is not None:
         return [literal]
     found = list(_embedded(text))
+    if not any(isinstance(each, Call) for value in found for each in _calls_in(value, names, 0)):
+        found = list(_spoken(text, names)) or found
     if not found and LOOKS_LIKE_CALL.search(text):
         raise _Malformed(f"not JSON and not complete: {_quote(text)}")
     return found
+
+
+def _spoken(text: str, names: frozenset[str]) -> Iterator[Any]:
+    """Calls in Python's manner within prose: a tool's name and at least one argument by name."""
+    if not names:
+        return
+    longest_first = sorted(names, key=len, reverse=True)
+    opening = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, longest_first))})\s*\((?=\s*[A-Za-z_]\w*\s*=[^=])")
+    position = 0
+    while found := opening.search(text, position):
+        position = _balanced(text, found.end() - 1)
+        call = _python(text[found.start() : position]) if position else None
+        if call is None:
+            raise _Malformed(f"not a complete call: {_quote(text[found.start() :])}")
+        yield call
 
 
 def _embedded(text: str) -> Iterator[Any]:
@@ -251,27 +284,45 @@ class _PythonCall:
 
 
 def _python(text: str) -> Any:
-    """A Python literal or ``[tool(a=1), ...]``, read from its syntax tree; None if it is neither."""
+    """A Python literal, or calls as statements or in a list, read from the syntax tree; None if it is neither."""
     if not text or (text[0] not in "{[" and not PYTHON_CALL.match(text)):
         return None
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        lines = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     try:
-        nodes = tree.elts if isinstance(tree, ast.List) else [tree]
-        if nodes and all(isinstance(node, ast.Call) for node in nodes):
+        trees = [line.value for line in lines if isinstance(line, ast.Expr | ast.Assign)]
+        nodes = [node for tree in trees for node in (tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree])]
+        if nodes and len(trees) == len(lines) and all(isinstance(node, ast.Call) for node in nodes):
             return [_python_call(node) for node in nodes if isinstance(node, ast.Call)]
-        return _plain(ast.literal_eval(tree))
+        return _literal(trees[0]) if len(trees) == len(lines) == 1 else None
     except (ValueError, TypeError, RecursionError, MemoryError):
         return None
 
 
 def _python_call(node: ast.Call) -> _PythonCall:
+    inner = node.args[0] if len(node.args) == 1 and not node.keywords else None
+    if isinstance(node.func, ast.Name) and node.func.id == "print" and isinstance(inner, ast.Call):
+        return _python_call(inner)
     if node.args or any(keyword.arg is None for keyword in node.keywords):
         raise ValueError("positional arguments carry no name")
-    arguments = {keyword.arg or "": _plain(ast.literal_eval(keyword.value)) for keyword in node.keywords}
-    return _PythonCall(ast.unparse(node.func), arguments)
+    return _PythonCall(
+        ast.unparse(node.func), {keyword.arg or "": _literal(keyword.value) for keyword in node.keywords}
+    )
+
+
+class _Constants(ast.NodeTransformer):
+    """JSON's true, false and null among single quotes."""
+
+    WORDS: ClassVar[dict[str, Any]] = {"true": True, "false": False, "null": None}
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Constant(self.WORDS[node.id]) if node.id in self.WORDS else node
+
+
+def _literal(tree: ast.expr) -> Any:
+    return _plain(ast.literal_eval(_Constants().visit(tree)))
 
 
 def _plain(value: Any) -> Any:
@@ -304,8 +355,8 @@ def _calls_in(value: Any, names: frozenset[str], number: int) -> Iterator[Call |
     if not isinstance(value, dict):
         yield CallError("not_json", f"calls[{number}]", f"a call is an object, this is {_kind_of(value)}")
         return
-    for wrapper in ("tool_calls", "calls", "function_calls"):
-        if isinstance(value.get(wrapper), list):
+    for wrapper in ("tool_calls", "calls", "function_calls", "function_call", "functionCall"):
+        if isinstance(value.get(wrapper), list | dict) and wrapper not in names:
             yield from _calls_in(value[wrapper], names, number)
             return
     yield _call(value, names, number)
@@ -322,7 +373,10 @@ def _call(value: dict[str, Any], names: frozenset[str], number: int) -> Call | C
             return CallError(
                 "not_json", f"{where}.arguments", f"{_quote(name)} came without arguments; write {{}} for none"
             )
-        return Call(name, _decoded(value[key]))
+        arguments = _decoded(value[key])
+        if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
+            return CallError("not_json", f"{where}.arguments", f"not JSON and not complete: {_quote(arguments)}")
+        return Call(name, arguments)
     if len(value) == 1:
         (only, inner), *_ = value.items()
         if only in names or isinstance(inner, dict):

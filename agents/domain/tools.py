@@ -6,6 +6,7 @@ leaves something for a person to decide; nothing here spends or publishes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -60,6 +61,12 @@ class DesignExperiment(Arguments):
 
     duration: int = Field(6, ge=1, le=52, description="weeks")
     most_units: int = Field(12, ge=1, le=200, description="stores treated at most")
+
+
+class AnalyzeExperiment(Arguments):
+    """What a test of the brand found: lift, interval, iROAS, verdict."""
+
+    name: str = Field("", max_length=160, description="words of its name; the newest where empty")
 
 
 class CheckCopy(Arguments):
@@ -133,6 +140,7 @@ TOOLS = {
         Tool("allocate_budget", AllocateBudget, "proposes"),
         Tool("what_if", WhatIf, "reads"),
         Tool("design_experiment", DesignExperiment, "proposes"),
+        Tool("analyze_experiment", AnalyzeExperiment, "reads"),
         Tool("check_copy", CheckCopy, "reads"),
         Tool("write_copy", WriteCopy, "reads"),
         Tool("query_clean_room", QueryCleanRoom, "reads"),
@@ -142,6 +150,7 @@ TOOLS = {
 }
 
 
-def validate(raw: str) -> toolcalls.Reading:
-    """Calls in a model's own words, checked against the tools; see ``toolcalls``."""
-    return toolcalls.validate([tool.schema for tool in TOOLS.values()], raw)
+def validate(raw: str, endings: Mapping[str, Any] | None = None) -> toolcalls.Reading:
+    """Calls in a model's own words, checked against the tools; ``endings`` are names that are no tools, with schemas."""
+    more = [{"name": name, "parameters": schema} for name, schema in (endings or {}).items()]
+    return toolcalls.validate([*(tool.schema for tool in TOOLS.values()), *more], raw)

@@ -22,6 +22,12 @@ register.filter("is_number", words.is_number)
 
 
 @register.filter
+def spaced(name: Any) -> str:
+    """A name of the code as words: sunk_cost as "sunk cost"."""
+    return str(name).replace("_", " ")
+
+
+@register.filter
 def plain_number(value: Any) -> Any:
     """Numbers with separators, everything else as it is."""
     return words.full(value, 5) if words.is_number(value) else value

@@ -128,7 +128,7 @@ def test_approving_twice_writes_one_reflection_and_one_forecast(people: People) 
     forecast = Forecast.objects.get()
     assert forecast.probability == log.confidence["value"]
     assert Recommendation.objects.get(plan=plan).status == "approved"
-    assert audit.verify("acme")["rows"] == 1
+    assert audit.verify("acme")["rows"] == 2
     with pytest.raises(BadInput, match="only a proposed plan"):
         decisions.decide_plan(plan, "reject", people.owner)
 

@@ -192,6 +192,59 @@ def built(truth: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
+def spoken(call: dict[str, Any]) -> str:
+    return f"{call['name']}({', '.join(f'{name}={value!r}' for name, value in call['arguments'].items())})"
+
+
+DRESSES: dict[str, Any] = {
+    "single quotes": repr,
+    "Python calls": lambda calls: f"[{', '.join(map(spoken, calls))}]",
+    "Python statements": lambda calls: "\n".join(map(spoken, calls)),
+    "Python within prose": lambda calls: f"I will do {' and then '.join(map(spoken, calls))} for you.",
+    "a fence": lambda calls: f"Sure:\n```json\n{json.dumps(calls, indent=2)}\n```\nDone.",
+    "prose": lambda calls: f"I will. {' '.join(map(json.dumps, calls))} Let me know.",
+    "marks": lambda calls: "".join(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls),
+    "names as keys": lambda calls: json.dumps([{call["name"]: call["arguments"]} for call in calls]),
+    "after thinking": lambda calls: f'<think>{{"name": "x"}} perhaps</think>{json.dumps(calls)}',
+}
+ODD = {  # rows whose published answer breaks its own tool's declaration
+    "live_parallel_multiple_21-18-0", "live_simple_106-63-0", "live_simple_112-68-0",
+    "parallel_multiple_12", "parallel_multiple_21", "parallel_multiple_94",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+def test_bfcls_answers_are_read_in_every_dress_but_for_the_odd_rows(shared_data: Path, dress: str) -> None:
+    missed = set()
+    for path in sorted((shared_data / "llm/bfcl").glob("*.jsonl")):
+        for row in lines(path):
+            calls = built(row["ground_truth"]) if row.get("ground_truth") and "multi_turn" not in path.stem else []
+            if not all(name.isidentifier() for call in calls for name in call["arguments"]):
+                continue
+            reading = toolcalls.validate(row["function"], DRESSES[dress](calls)) if calls else toolcalls.Reading()
+            if reading.errors or [call.row() for call in reading.calls] != json.loads(json.dumps(calls)):
+                missed.add(row["id"])
+    assert missed == ODD
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        ("allocate_budget(total_budget=1", "not_json"),
+        ("I would call allocate_budget(total_budget=1", "not_json"),
+        ("You can use allocate_budget() for that.", "not_json"),
+        ("allocate_budget(1000)", "not_json"),
+        ("allocate_budget(total_budget=spend())", "not_json"),
+        ("allocate_budget(**{'total_budget': 1})", "not_json"),
+        ("Action: allocate_budget\nAction Input: {'total_bud", "not_json"),
+        ('<function=allocate_budget>{"total_budget": "1"}</function>', "type_error"),
+        ('{"name": "allocate_budget", "arguments": "{\\"total_budget\\": 1"}', "not_json"),
+    ],
+)
+def test_calls_in_other_manners_are_held_to_the_same_rules(output: str, kind: str) -> None:
+    assert kinds(output) == [kind]
+
+
 WRONG = {int: "not a number", str: ["x"], float: "zz", bool: "zz", list: "zzz", dict: 17}
 
 

@@ -1,0 +1,328 @@
+"""Words of people on what waits: by rule, once, with reasons; reflections that stop, go on and reopen."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.utils import timezone
+
+from agents import decisions, forecasts, journal, tasks
+from agents.domain import approval, memory
+from agents.domain.approval import Rule
+from agents.models import Approval, ApprovalRule, Deployment, Forecast, ReflectionLog
+from campaigns.models import BudgetPlan, Experiment, Recommendation
+from rmn.lib.errors import BadInput
+from tests.agents.test_planning import proposed, run_of
+from tests.campaigns.test_doors import MONDAY, weeks
+from tests.conftest import People
+from tests.factories import AdapterFactory, ExperimentFactory, ForecastFactory, ReflectionFactory
+
+EXAMPLE = {
+    "alternate_frames": ["cost vs. benefit"],
+    "risk_assessment": {"high_risk_factors": [
+        {"factor": "market volatility", "severity": "medium", "probability": 0.6, "impact": "10-15% efficiency decrease", "mitigation": "reserve 15% for reallocation"},
+    ]},
+    "bias_checkpoint": "availability",
+    "biases": [{"type": "availability", "note": "one good quarter is remembered"}],
+    "confidence": {"value": 0.75, "rationale": "two quarters", "supporting": ["3.2x in Q3"], "contradicting": ["a new rival"]},
+    "decision_threshold": "confidence >= 0.8 OR validation from risk team",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tool", "amount", "people"),
+    [
+        ("allocate_budget", 99, 1),
+        ("allocate_budget", 100, 2),
+        ("allocate_budget", 5000, 3),
+        ("deploy_adapter", None, 0),
+        ("deploy_other", 5000, 0),
+        ("write_copy", 5000, 1),
+    ],
+)
+def test_the_rule_that_asks_for_most_holds(tool: str, amount: int | None, people: int) -> None:
+    rules = [
+        Rule("allocate_*", Decimal(100), 2),
+        Rule("allocate_budget", Decimal(1000), 3),
+        Rule("deploy_*", Decimal(0), 0),
+    ]
+    assert approval.needed(rules, tool, None if amount is None else Decimal(amount)) == people
+
+
+def test_the_installations_limit_holds_beside_any_rule() -> None:
+    assert approval.needed([Rule("*", Decimal(0), 0)], "allocate_budget", Decimal(500), Decimal(500)) == 2
+    assert approval.needed([], "allocate_budget", Decimal(499), Decimal(500)) == 1
+
+
+def test_like_cases_are_remembered_by_their_words() -> None:
+    texts = [
+        "similar budget allocation for Q3 2024, achieved 3.2x ROAS",
+        "headline for oat drink",
+        "geo test in Ohio",
+    ]
+    found = memory.recall("budget allocations of Q3", texts)
+    assert [one.place for one in found] == [0]
+    assert memory.recall("zebra", texts) == []
+    assert memory.recall("geo test", [texts[2], texts[2]])[0].place == 1  # of equals the later one
+    assert memory.recall(texts[1], texts)[0].likeness == pytest.approx(1.0)
+
+
+@pytest.mark.django_db
+class TestApproved:
+    def test_above_the_limit_two_people_must_approve(self, people: People) -> None:
+        ApprovalRule.objects.create(brand=people.brand, pattern="allocate_*", above=1, people=2)
+        plan = proposed(people)
+        for _ in range(2):  # the same person twice is one word
+            assert decisions.decide_plan(plan, "approve", people.colleague, "go").state == BudgetPlan.State.PROPOSED
+        assert Forecast.objects.count() == 0
+        assert decisions.decide_plan(plan, "approve", people.ops, "me too").state == BudgetPlan.State.APPROVED
+        assert [word.by for word in Approval.objects.order_by("pk")] == [people.colleague, people.ops]
+        assert Forecast.objects.count() == 1
+
+    def test_a_rule_of_another_brand_says_nothing_here(self, people: People) -> None:
+        ApprovalRule.objects.create(brand=people.other, pattern="*", above=0, people=2)
+        assert decisions.needed(proposed(people)) == 1
+
+    def test_a_changed_plan_is_solved_anew_and_waits_with_its_diff(self, people: People) -> None:
+        weeks(people)
+        run = run_of(people, "Plan the budget of next quarter")
+        plan = BudgetPlan.objects.get()
+        arm = plan.allocations[0]["id"]
+        half = float(plan.total_budget) / 2
+        made = decisions.change_plan(plan, {"total_budget": half}, people.colleague, "half of it")
+        plan.refresh_from_db()
+        run.refresh_from_db()
+        step = run.steps.get(tool="allocate_budget")
+        assert (plan.state, made.state) == (BudgetPlan.State.SUPERSEDED, BudgetPlan.State.PROPOSED)
+        assert {change["path"] for change in step.changes} >= {"total_budget", arm}
+        assert step.result["proposal"] == str(made.pk)
+        assert run.stop == "needs_input"
+        decisions.decide_run(run, "approve", people.colleague)
+        run.refresh_from_db()
+        step.refresh_from_db()
+        assert (run.stop, step.approval) == ("done", "modified")
+        assert Recommendation.objects.get(plan=plan).status == "withdrawn"
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({}, "changes"),
+            ({"brand": "globex"}, "brand"),
+            ({"total_budget": -1}, "above 0"),
+            ({"total_budget": True}, "above 0"),
+            ({"limits": {"nobody": {"max": 1}}}, "no arm"),
+            ({"unavailable": ["nobody"]}, "no arm"),
+        ],
+    )
+    def test_changes_that_cannot_be_meant_are_named(self, people: People, changes: dict[str, Any], said: str) -> None:
+        with pytest.raises(BadInput, match=said):
+            decisions.change_plan(proposed(people), changes, people.colleague)
+
+    def test_nothing_passes_by_itself_before_confidence_was_scored_often_enough(self, people: People) -> None:
+        ApprovalRule.objects.create(brand=people.brand, pattern="*", above=0, people=0)
+        weeks(people)
+        assert run_of(people, "Plan the budget of next quarter").stop == "needs_input"
+
+    def test_a_test_is_approved_with_a_forecast_of_its_lift(self, people: People) -> None:
+        row = ExperimentFactory(
+            brand=people.brand, retailer=people.retailer, kind="geo", state="designed", status="succeeded",
+            design={"best": {"units": ["a"], "mde": 0.08}}, spec={"duration": 6},
+        )  # fmt: skip
+        decisions.decide_experiment(row, "approve", people.colleague)
+        row.refresh_from_db()
+        assert (row.state, bool(row.registered_hash)) == (Experiment.State.APPROVED, True)
+        claim = Forecast.objects.get()
+        assert (claim.metric, claim.value, claim.reflection.phase) == ("lift_percent", 8.0, "execution")  # type: ignore[union-attr]
+
+    def test_an_adapter_waits_for_as_many_as_the_rules_ask(self, people: People) -> None:
+        ApprovalRule.objects.create(brand=people.brand, pattern="deploy_adapter", above=0, people=2)
+        row = AdapterFactory(brand=people.brand, retailer=people.retailer)
+        assert decisions.decide_adapter(row, "approve", people.ops) is None
+        assert Deployment.objects.count() == 0
+        run = decisions.decide_adapter(row, "approve", people.colleague)
+        assert run is not None
+        assert Forecast.objects.get().subject == {"adapter": row.digest}
+
+    def test_only_deciders_of_the_brand_decide_and_strangers_find_nothing(self, people: People) -> None:
+        plan = proposed(people)
+        address = f"/inbox/plan/{plan.pk}/approve"
+        people.web(people.owner).post(address)
+        assert people.web(people.stranger).post(address).status_code == 404
+        plan.refresh_from_db()
+        assert plan.state == BudgetPlan.State.PROPOSED
+        card = people.web(people.colleague).post(address, headers={"HX-Request": "true"})
+        assert "is approved" in card.content.decode()
+
+    def test_the_api_changes_and_approves(self, people: People) -> None:
+        plan = proposed(people)
+        api = people.api(people.colleague)
+        half = float(plan.problem["total_budget"]) / 2
+        wish = {"budget_plan": str(plan.pk), "outcome": "modify", "changes": {"total_budget": half}}
+        answer = api.post("/api/v1/approvals/", wish, format="json")
+        assert answer.status_code == 200, answer.content
+        told = answer.json()
+        assert told["replaces"] == str(plan.pk)
+        assert {"path": "total_budget", "old": float(plan.total_budget), "new": half} in told["changes"]
+        done = api.post("/api/v1/approvals/", {"budget_plan": told["budget_plan"], "outcome": "approve"}, format="json")
+        assert done.json()["state"] == "approved"
+        assert len(api.get("/api/v1/approvals/").json()["said"]) == 2
+
+
+@pytest.mark.django_db
+class TestReflected:
+    def test_the_usage_example_through_the_api(self, people: People) -> None:
+        api = people.api(people.colleague)
+        made = api.post("/api/v1/reflections/", {"brand": "acme", "context": "budgeting"}, format="json")
+        assert made.status_code == 201, made.content
+        address = f"/api/v1/reflections/{made.json()['id']}/"
+        for part in EXAMPLE:
+            assert api.post(f"{address}amend/", {part: EXAMPLE[part]}, format="json").status_code == 200
+        told = api.get(address).json()
+        assert (told["should_proceed"], told["verdict"]["confidence_raw"]) == (False, 0.75)
+        refused = api.post(f"{address}decide/", {"decision": "go"}, format="json")
+        assert refused.status_code == 422
+        assert "confidence >= 0.8" in refused.json()["detail"]
+        assert api.post(f"{address}validate/", {"name": "risk team"}, format="json").status_code == 422
+        people.colleague.groups.add(Group.objects.create(name="Risk team"))
+        assert api.post(f"{address}validate/", {"name": "risk team"}, format="json").json()["should_proceed"]
+        assert api.post(f"{address}decide/", {"decision": "go"}, format="json").json()["phase"] == "execution"
+        assert api.post(f"{address}amend/", {"bias_checkpoint": "late"}, format="json").status_code == 422
+
+    def test_the_usage_example_in_the_console(self, people: People) -> None:
+        import json
+
+        client = people.web(people.ops)
+        form = {name: json.dumps(value) if not isinstance(value, str) else value for name, value in EXAMPLE.items()}
+        form |= {"brand": people.brand.pk, "context": "budgeting", "memory_reference": "[]"}
+        answer = client.post("/admin/agents/reflectionlog/add/", form)
+        assert answer.status_code == 302, answer.content.decode()[-3000:]
+        log = ReflectionLog.objects.get()
+        assert (log.should_proceed, log.verdict["confidence_raw"], log.phase) == (False, 0.75, "reflection")
+        act = {"action": "carry_out", "_selected_action": [str(log.pk)]}
+        client.post("/admin/agents/reflectionlog/", act)
+        log.refresh_from_db()
+        assert log.phase == "reflection"
+        journal.validate(log, "risk team", people.ops)
+        client.post("/admin/agents/reflectionlog/", act)
+        log.refresh_from_db()
+        assert (log.phase, log.decided_by) == ("execution", people.ops)
+        bad = client.post("/admin/agents/reflectionlog/add/", {**form, "confidence": '{"value": 2}'})
+        assert "confidence.value" in bad.content.decode()
+
+    def test_a_critical_risk_without_mitigation_stops_an_approval(self, people: People) -> None:
+        plan = proposed(people)
+        log = journal.about(plan)
+        risk = {"factor": "recall of the product", "severity": "critical"}
+        journal.amend(log, {"risk_assessment": {"high_risk_factors": [risk]}})
+        with pytest.raises(BadInput, match="recall of the product"):
+            decisions.decide_plan(plan, "approve", people.colleague)
+        plan.refresh_from_db()
+        assert (plan.state, Approval.objects.count()) == (BudgetPlan.State.PROPOSED, 0)
+        eased = {**risk, "mitigation": "pause all spend at once"}
+        journal.amend(log, {"risk_assessment": {"high_risk_factors": [eased]}})
+        assert decisions.decide_plan(plan, "approve", people.colleague).state == BudgetPlan.State.APPROVED
+
+    def test_like_cases_of_the_own_brand_are_remembered_with_what_came_of_them(self, people: People) -> None:
+        ReflectionFactory(
+            brand=people.brand, context="Budget of Q3 2024", decision="approved", outcome="achieved 3.2x ROAS"
+        )
+        ReflectionFactory(brand=people.other, context="Budget of Q3 2024", decision="approved", outcome="a secret")
+        told = {"estimate": {"lift_percent": 5.4}, "verdict": "effect"}
+        ExperimentFactory(
+            brand=people.brand, retailer=people.retailer, name="Budget test", state="analysed", result=told
+        )
+        found = journal.remembered(people.brand, "Budget of Q3")
+        assert [case["came"] for case in found] == ["achieved 3.2x ROAS", "effect, lift +5.4 %"]
+
+    def test_flags_that_predict_nothing_are_not_raised_any_more(self, people: People) -> None:
+        flagged = ReflectionFactory(brand=people.brand, biases=[{"type": "availability", "note": ""}])
+        plain = ReflectionFactory(brand=people.brand, decision="approved", context="budget one")
+        evidence = journal.Evidence(memories=("one",))
+        assert [flag["type"] for flag in journal._flags(people.brand, evidence)] == ["availability"]
+        for place in range(40):
+            ForecastFactory(
+                brand=people.brand, reflection=flagged, status="resolved", happened=True, probability=0.9, retailer=None
+            )
+            ForecastFactory(
+                brand=people.brand, reflection=plain, status="resolved", happened=place % 2 == 0, probability=0.9, retailer=None,
+            )  # fmt: skip
+        assert journal._flags(people.brand, evidence) == []
+
+    def test_an_early_sign_reopens_the_decision_until_somebody_decides_again(self, people: People) -> None:
+        log = journal.about(proposed(people))
+        assert [monitor["metric"] for monitor in log.monitors] == ["roas", "sales_trend", "impressions_trend"]
+        log = journal.approved(log, people.colleague, "")
+        today = dt.date(2026, 5, 1)
+        fine = {"roas": 1e9, "sales_trend": 1.0, "impressions_trend": 0.9}
+        assert not journal.reopen(log, fine, today)
+        assert journal.reopen(log, {**fine, "sales_trend": 0.1}, today)
+        assert not journal.reopen(log, {**fine, "sales_trend": 0.1}, today)  # once
+        log.refresh_from_db()
+        assert (log.phase, bool(log.reopened_at)) == ("reflection", True)
+        assert "sales of the last week" in log.outcome
+        page = people.web(people.owner).get("/inbox/").content.decode()
+        assert "early signs came up" in page
+        again = journal.carry_out(log, "the shelf is full again", people.colleague)
+        assert (again.phase, again.reopened_at) == ("execution", None)
+
+    def test_signs_are_read_from_the_reports_of_the_plans_own_period(self, people: People) -> None:
+        weeks(people)
+        plan = proposed(people)
+        arm = "retailer-abc/instacart/c1"
+        BudgetPlan.objects.filter(pk=plan.pk).update(
+            state="approved", period_start=MONDAY, period_end=MONDAY + dt.timedelta(days=69),
+            plan={**plan.plan, "allocations": [{**plan.allocations[0], "id": arm}]},
+        )  # fmt: skip
+        plan.refresh_from_db()
+        seen = [journal._signs(plan, MONDAY + dt.timedelta(days=end)) for end in (48, 55, 62, 69)]
+        assert all(signs["roas"] > 0 for signs in seen)
+        assert any(signs.get("sales_trend", 0) > 0 for signs in seen)
+        assert journal._signs(plan, MONDAY + dt.timedelta(days=6)) == {}
+        assert tasks.watch_decisions() == 0
+
+
+@pytest.mark.django_db
+def test_from_goal_to_the_next_threshold_decided_on_what_confidence_was_worth(people: People) -> None:
+    """Plan, approve, measure, resolve, recalibrate: and the next decision is taken on the calibrated value."""
+    weeks(people)
+    run = run_of(people, "Plan the budget of next quarter")
+    decisions.decide_run(run, "approve", people.colleague, "go")
+    claim = Forecast.objects.get(agent="budget optimizer")
+    stated = claim.probability
+    assert stated is not None
+    today = timezone.now().date()
+    # the period passes and its reports come: here a period that lies in the loaded weeks
+    BudgetPlan.objects.filter(pk=claim.subject["plan"]).update(
+        period_start=MONDAY, period_end=MONDAY + dt.timedelta(days=90),
+    )  # fmt: skip
+    Forecast.objects.filter(pk=claim.pk).update(due=today)
+    plan = BudgetPlan.objects.get(pk=claim.subject["plan"])
+    spent = forecasts.history.totals(plan.brand, plan.retailer, MONDAY, MONDAY + dt.timedelta(days=90))
+    allocations = [{**row, "spend": spent.spend[row["id"]]} for row in plan.allocations if row["id"] in spent.spend]
+    BudgetPlan.objects.filter(pk=plan.pk).update(plan={**plan.plan, "allocations": allocations})
+    assert tasks.resolve_forecasts()["resolved"] == 1
+    claim.refresh_from_db()
+    assert claim.observed == pytest.approx(sum(spent.sales.values()))
+    log = claim.reflection
+    assert log is not None
+    log.refresh_from_db()
+    assert log.phase == "review"
+    # many like it, of which two in five came true
+    for place in range(60):
+        ForecastFactory(
+            brand=people.brand, retailer=people.retailer, agent="budget optimizer", probability=0.85,
+            status="resolved", happened=place % 5 < 2,
+        )  # fmt: skip
+    learned = forecasts.learned(people.brand, "budget optimizer")
+    assert learned.usable
+    wish = {"decision_threshold": "confidence >= 0.8", "confidence": {"value": 0.85, "rationale": "stated"}}
+    record = {**EXAMPLE, **wish, "phase": "decision"}
+    raw = journal.decide(journal.Reflection.read(record), journal.forecasts.calibration.Map(0, 0.0))
+    scored = journal.decide(journal.Reflection.read(record), learned)
+    assert (raw.should_proceed, scored.should_proceed) == (True, False)
+    assert scored.confidence_calibrated is not None
+    assert scored.confidence_calibrated < 0.7

@@ -70,10 +70,9 @@ def lineage(steps: Sequence[tuple[str, str]]) -> Picture | None:
         ],
         "height": 34 * len(rows),
     }
-    first, last = rows[0].lower(), rows[-1].lower()
     return charts.picture(
         spec,
-        f"From {first} to {last}, in {len(rows)} steps",
+        f"{len(rows)} steps are on record, from {rows[0].lower()} on",
         "A chain from top to bottom: " + "; ".join(f"{node['stage']}: {node['what']}" for node in nodes) + ".",
         nodes,
         key="lineage",

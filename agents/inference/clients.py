@@ -333,9 +333,7 @@ class OpenAIClient(Driver):
                 "json_schema": {"name": "answer", "schema": dict(question.schema), "strict": True},
             }
         if question.pattern is not None:
-            # vLLM reads the first, our server the second
             body["structured_outputs"] = {"regex": question.pattern}
-            body["response_format"] = {"type": "regex", "value": question.pattern}
         if question.messages:
             return "/v1/chat/completions", body | {"messages": [dict(message) for message in question.messages]}
         return "/v1/completions", body | {"prompt": question.prompt}

@@ -122,7 +122,7 @@ def chat(body: Any) -> ChatAsk:
     reader = Reader(body)
     messages = _messages(reader)
     tools, forced = _tools(reader)
-    grammar = _response_format(reader.mapping("response_format"))
+    grammar = _constraint(reader)
     if tools and grammar:
         raise ToolError("Grammar and tools are mutually exclusive")
     if tools:
@@ -155,7 +155,7 @@ def completion(body: Any) -> ChatAsk:
     prompt = reader.text("prompt", required=True)
     logprobs = reader.whole("logprobs")
     return ChatAsk(
-        ask=_openai(reader, prompt, _response_format(reader.mapping("response_format")), logprobs or 0),
+        ask=_openai(reader, prompt, _constraint(reader), logprobs or 0),
         messages=[],
         stream=reader.flag("stream"),
         tools=[],
@@ -333,6 +333,16 @@ def _grammar(grammar: dict[str, Any] | None) -> tuple[str, Any] | None:
             raise BadBody("grammar: missing field `value`")
         return "json", value
     raise BadBody(f"grammar: unknown variant `{str(kind)[:40]}`, expected one of `json`, `regex`, `json_schema`")
+
+
+def _constraint(reader: Reader) -> tuple[str, Any] | None:
+    """OpenAI's and TGI's ``response_format``, else vLLM's ``structured_outputs``."""
+    wanted = reader.mapping("structured_outputs") or {}
+    if wanted.get("regex") is not None:
+        return "regex", wanted["regex"]
+    return _response_format(reader.mapping("response_format")) or (
+        ("json", wanted["json"]) if wanted.get("json") is not None else None
+    )
 
 
 def _response_format(wanted: dict[str, Any] | None) -> tuple[str, Any] | None:

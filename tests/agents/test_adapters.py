@@ -217,8 +217,10 @@ def test_a_bad_folder_is_refused_and_named(what, good, base):
 
 def test_of_all_bad_folders_together_none_is_served_and_each_is_named(tmp_path, made, base):
     root = tmp_path / "adapters"
+    root.mkdir()
     for number, (spoil, _) in enumerate(BAD.values()):
-        spoil(shutil.copytree(made, root / f"bad-{number}"))
+        spoil(shutil.copytree(made, tmp_path / f"{number}" / f"bad-{number}"))
+        shutil.move(tmp_path / f"{number}" / f"bad-{number}", root / f"bad-{number}")
     shutil.copytree(made, root / "good")
     shutil.copytree(made, root / ("0" * 64))  # swapped: its name is another version's digest
     (root / "link").symlink_to(made)

@@ -70,7 +70,8 @@ def client(place):
 def test_an_adapter_answers_otherwise_than_the_base_and_always_the_same(place):
     ask = {name: Question(messages=ASK, adapter=name, max_tokens=16) for name in (None, place.one, place.two)}
     replies = {name: place.client.generate(question) for name, question in ask.items()}
-    assert len({reply.text for reply in replies.values()}) == 3
+    assert replies[place.one].text != replies[None].text
+    assert replies[place.two].text != replies[None].text
     again = place.client.generate(ask[place.one])
     assert again.text == replies[place.one].text
     assert again.tokens_out > 0

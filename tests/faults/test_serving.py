@@ -28,7 +28,18 @@ from tests.agents.tiny import make_adapter, make_base, tokenizer
 from tests.faults.conftest import ROOT, until
 
 ADAPTERS, RESPONSES, TURNS, CLIENTS = 20, 5000, 200, 8
-PROMPTS = ["fresh bread", "Save on soap!", "Two for one on tea", "a", "Water, 12 oz"]
+PROMPTS = [
+    "fresh bread",
+    "Save on soap!",
+    "Two for one on tea",
+    "a",
+    "Water, 12 oz",
+    "Oats",
+    "New: rice",
+    "Our jam is",
+    "Buy",
+    "Tea?",
+]
 
 
 @contextmanager
@@ -59,14 +70,18 @@ def test_of_5000_answers_while_adapters_come_and_go_none_is_another_adapters(tmp
     base = make_base(tmp_path / "base")
     root, port = tmp_path / "adapters", free_port()
     names = [f"brand-{number:02}" for number in range(ADAPTERS)]
-    digests = {name: make_adapter(root / name, base, seed=number, rank=(2, 4, 8)[number % 3]) for number, name in enumerate(names)}  # fmt: skip
-    canary: dict[tuple[str, str], str] = {}
+    digests = {
+        name: make_adapter(root / name, base, seed=number, rank=(2, 4, 8)[number % 3], scale=0.5)
+        for number, name in enumerate(names)
+    }
+    plain = LlamaForCausalLM.from_pretrained(base).eval()
+    canary = {("", prompt): greedy(plain, prompt) for prompt in PROMPTS}
     for name in names:
         model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), str(root / name)).eval()
         canary |= {(name, prompt): greedy(model, prompt) for prompt in PROMPTS}
-    plain = LlamaForCausalLM.from_pretrained(base).eval()
-    for prompt in PROMPTS:  # each answer tells who gave it
-        assert len({canary[name, prompt] for name in names} | {greedy(plain, prompt)}) == ADAPTERS + 1
+    # those on which each answer tells who gave it: what PEFT says alone is an adapter's canary
+    prompts = [prompt for prompt in PROMPTS if len({canary[name, prompt] for name in ("", *names)}) == ADAPTERS + 1]
+    assert len(prompts) >= 3
     url = f"http://127.0.0.1:{port}"
     answered: list[int] = []
     wrong: list[str] = []
@@ -78,7 +93,7 @@ def test_of_5000_answers_while_adapters_come_and_go_none_is_another_adapters(tmp
         draw = random.Random(seed)
         with httpx2.Client(timeout=120) as http:
             while len(answered) < RESPONSES:
-                name, prompt = draw.choice(names), draw.choice(PROMPTS)
+                name, prompt = draw.choice(names), draw.choice(prompts)
                 body = {"inputs": prompt, "parameters": {"max_new_tokens": 12, "adapter_id": name}}
                 answer = http.post(url + "/generate", json=body)
                 if answer.status_code == 422:  # it is away at the moment

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import itertools
 import re
 import unicodedata
 from bisect import bisect_left
@@ -147,15 +148,23 @@ WINDOW, STEP = 4096, 3584  # a match that starts within a step has at least the 
 SHOWN = 48  # characters beside a match that tell what it is
 
 
-def _all(pattern: str, text: str, flags: int = 0) -> Iterator[re.Match[str]]:
-    """All matches, window by window: what a hostile text costs grows with its length and no faster."""
+def _all(pattern: str, text: str, flags: int = 0, need: str = "") -> Iterator[re.Match[str]]:
+    """All matches, window by window: what a hostile text costs grows with its length and no faster.
+
+    Args:
+        need: a cheap expression without which there is no match; windows without it are passed over.
+    """
     found = _compiled(pattern, flags)
+    needed = _compiled(need, 0) if need else None
     if len(text) <= WINDOW:
-        yield from found.finditer(text)
+        if needed is None or needed.search(text):
+            yield from found.finditer(text)
         return
     done = 0
     for start in range(0, len(text), STEP):
         last = start + WINDOW >= len(text)
+        if needed is not None and not needed.search(text, start, start + WINDOW):
+            continue
         for match in found.finditer(text, max(start, done), start + WINDOW):
             if match.start() >= start + STEP and not last:
                 break
@@ -179,20 +188,20 @@ def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
 
 
 def _near(text: str, start: int, words: str, reach: int = 30) -> bool:
-    return bool(_compiled(rf"(?i)(?<!\w)(?:{words})(?!\w)", 0).search(text[max(0, start - reach) : start]))
+    return bool(_compiled(rf"(?i)(?<!\w)(?:{words})(?!\w)", 0).search(text, max(0, start - reach), start))
 
 
 def _emails(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?<![\w.+-])[\w.+'-]{1,80}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?<![.-])", text):
+    for m in _all(r"(?<![\w.+-])[\w.+'-]{1,80}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?<![.-])", text, need="@"):
         yield "EMAIL_ADDRESS", m.start(), m.end(), 1.0
     spelled = r"(?i)(?<![\w-])[\w-]{1,64}(?: ?(?:dot|\(dot\)|\[dot\]|\.) ?[\w-]{1,64}){0,4} ?(?: at |\(at\)|\[at\]) ?[\w-]{1,64}(?: ?(?: dot |\(dot\)|\[dot\]|\.) ?(?:[\w-]{1,64})){1,4}"
-    for m in _all(spelled, text):
+    for m in _all(spelled, text, need=r"(?i) at |[(\[]at[)\]]"):
         if re.search(r"(?i)(?: dot |\(dot\)|\[dot\]|\(at\)|\[at\]|\.(?:com|net|org|de|uk|example)\b)", m[0]):
             yield "EMAIL_ADDRESS", m.start(), m.end(), 0.9
 
 
 def _urls(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?i)(?<![\w@])(?:https?://|www\.)[^\s<>\"']+[^\s<>\"'.,;:!?)]", text):
+    for m in _all(r"(?i)(?<![\w@])(?:https?://|www\.)[^\s<>\"']+[^\s<>\"'.,;:!?)]", text, need="(?i)://|www"):
         yield "URL", m.start(), m.end(), 0.6
 
 
@@ -205,9 +214,9 @@ def _luhn(digits: str) -> bool:
 
 
 def _cards(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?<![\w.-])(?:\d[ .\n-]?){12,18}\d(?![\w-])", text):
+    for m in _all(r"(?<![\w.-])\d{4}(?:[ .\n-]?\d){8,15}(?![\w-])", text):
         digits = re.sub(r"\D", "", m[0])
-        shaped = re.match(r"(?:4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|35\d{14}|3(?:0[0-5]|[68]\d)\d{11}|(?:5[06-9]|6\d)\d{10,17})$", digits)  # fmt: skip
+        shaped = re.match(r"(?:4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|35\d{14}|(?:2131|1800)\d{11}|3(?:0[0-5]|[68]\d)\d{11}|(?:5[06-9]|6\d)\d{10,17})$", digits)  # fmt: skip
         if not shaped or not _luhn(digits):
             continue
         grouped = bool(
@@ -228,7 +237,11 @@ def _mod97(code: str) -> bool:
 def _ibans(text: str) -> Iterator[Hit]:
     from stdnum import iban
 
-    for m in _all(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", text):
+    for m in _all(
+        r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])",
+        text,
+        need=r"[A-Z]{2}\d{2}",
+    ):
         words = m[0]
         while words:
             if _mod97(words.replace(" ", "")) and iban.is_valid(words.replace(" ", ""), check_country=False):
@@ -238,12 +251,16 @@ def _ibans(text: str) -> Iterator[Hit]:
 
 
 def _national(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?<![\w-])(?!000|666|9\d\d)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-])", text):
+    for m in _all(
+        r"(?<![\w-])(?!000|666|9\d\d)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\w-])", text, need=r"\d{3}[- ]\d\d[- ]"
+    ):
         said = _near(text, m.start(), r"ssn|social(?: security)?(?: number| no)?|ss#|tax id|tin", 40)
         thing = _near(text, m.start(), r"dpci|ndc|sku|part|item|upc|lot|planogram|order|po|model|style", 20)
         if said or (m[1] == "-" and not thing):
             yield "US_SSN", m.start(), m.end(), 1.0 if said else 0.8
-    for m in _all(r"(?<!\w)(?!BG|GB|NK|KN|TN|NT|ZZ)[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)", text):
+    for m in _all(
+        r"(?<!\w)(?!BG|GB|NK|KN|TN|NT|ZZ)[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)", text, need=r"[A-Z]{2} ?\d\d"
+    ):
         if m[0][1] != "O":
             yield "UK_NINO", m.start(), m.end(), 0.95
     for m in _all(
@@ -255,10 +272,10 @@ def _national(text: str) -> Iterator[Hit]:
 
 
 def _addresses_ip(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)", text):
+    for m in _all(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)", text, need=r"\d\.\d"):
         if _is_ip(m[0]) and not _near(text, m.start(), r"version|v|release|reach", 12):
             yield "IP_ADDRESS", m.start(), m.end(), 0.95
-    for m in _all(r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])", text):
+    for m in _all(r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])", text, need=r"[0-9a-fA-F]:|::"):
         if m[0].count(":") >= 2 and re.search(r"[0-9a-fA-F]", m[0]) and _is_ip(m[0]) and len(m[0]) > 5:
             yield "IP_ADDRESS", m.start(), m.end(), 0.95
 
@@ -273,7 +290,9 @@ def _is_ip(text: str) -> bool:
 
 def _hashed(text: str) -> Iterator[Hit]:
     """Hashed addresses are personal; digests of files and commits are not."""
-    for m in _all(r"(?<![\w-])[0-9a-fA-F]{32}(?:[0-9a-fA-F]{8})?(?:[0-9a-fA-F]{24})?(?![\w-])", text):
+    for m in _all(
+        r"(?<![\w-])[0-9a-fA-F]{32}(?:[0-9a-fA-F]{8})?(?:[0-9a-fA-F]{24})?(?![\w-])", text, need=r"[0-9a-fA-F]{32}"
+    ):
         said = r"e-?mails?|hashed|hem|hash|em|ph|phone|user_data|sha256_email|external_id|customer\w*|shopper\w*|audience|user|uid2?|maid|match(?:ed)?"  # fmt: skip
         thing = r"adapter|git|commit|file|weights|model|build|trace|digest|checksum|image|etag|deployed|row_key|version"
         if _near(text, m.start(), said, 28) and not _near(text, m.start(), thing, 28):
@@ -283,33 +302,43 @@ def _hashed(text: str) -> Iterator[Hit]:
 def _devices(text: str) -> Iterator[Hit]:
     said = r"idfa|idfv|gaid|aaid|adid|maid|device(?:_| )?(?:id|identifier)?|advertising id|ad id|android id|roku id|rida|tifa|afai|lgudid|idfa=|ifa|tv id|mac(?: address)?"  # fmt: skip
     uuid = r"(?<![\w-])[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}(?![\w-])"
-    for m in _all(uuid, text):
+    for m in _all(uuid, text, need=r"[0-9a-fA-F]{8}-"):
         if _near(text, m.start(), said, 24) or re.search(
             r"(?i)(?:idfa|gaid|aaid|ifa|device\w*)[\"']?[=:][\"' ]*$", _before(text, m.start())
         ):
             yield "DEVICE_ID", m.start(), m.end(), 0.95
-    for m in _all(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])", text):
+    for m in _all(
+        r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])",
+        text,
+        need=r"[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]",
+    ):
         yield "DEVICE_ID", m.start(), m.end(), 0.9
     for m in _all(r"(?i)imei[: =#]*(\d{15})(?!\d)", text):
         yield "DEVICE_ID", m.start(1), m.end(1), 0.95
 
 
-PHONE_WORDS = r"call(?:ed|ing)?|phone|ph|tel(?:ephone)?|telefon|mobile|mob|cell|ring|text|sms|whatsapp|fax|dial|reach(?: (?:me|him|her|us|them))?(?: at| on)?|contact|number is|hotline|landline|back on|handy"  # fmt: skip
+PHONE_WORDS = r"registered(?: (?:number|on|at))?|(?:my|his|her|their|your|our|new|old|home|office|cell) (?:number|no\.?)(?: is)?|desk|direct(?: line)?|call(?:ed|ing)?|phone|ph|tel(?:ephone)?|telefon|mobile|mob|cell|ring|text|sms|whatsapp|fax|dial|reach(?: (?:me|him|her|us|them))?(?: at| on)?|contact|number is|hotline|landline|back on|handy"  # fmt: skip
 THINGS = r"sku|gtin(?:-14)?|upc|ean|part|order|campaign\w*|impressions?|clicks?|item|line item|id|ids|cid|tracking|parcel|po|lot|model|style|dpci|ndc|isbn|planogram|ts|timestamp|store|stores|ref|invoice|ticket|batch|asin|qty|quantity|price|utm_\w+|zip|week|keyword\w*|creative\w*|version"  # fmt: skip
 
 
-AMERICAN = r"(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-]{1,2}[2-9]?\d{2}[ .-]\d{4}(?:\s?(?:ext|x|extension)\.? ?\d+)?"
+AMERICAN = r"(?:(?:00)?1[ .-])?(?:\([2-9]\d{2}\)[ .-]{0,2}|[2-9]\d{2}[ .-]{1,2})\d{3}[ .-]\d{4}(?:\s?(?:ext|x|extension)\.? ?\d+)?"
+LABELS = r"[ ,]{0,2}[-:(]?\s?(?:office|fax|mobile|cell|home|work|desk|direct|tel|phone|main|landline|handy|whatsapp)(?![a-z])"
 BRITISH = r"0(?:7\d{3} ?\d{3} ?\d{3}|[12]\d{2,4} ?\d{3,4} ?\d{3,4})"
-MOST_PARSES = 2000  # of one text; after so many numbers beside a telephone's word the word alone decides
+REGIONS = ("US", "GB", "DE", "FR", "IT", "AU", "IN", "SE")  # whose ways of writing numbers differ most
+MOST_PARSES = 500  # of one text; after so many numbers beside a telephone's word the word alone decides
 
 
-def _is_phone(text: str, start: int) -> bool:
+def _is_phone(text: str, start: int, end: int) -> bool:
+    if _compiled(LABELS, re.IGNORECASE).match(_after(text, end)):
+        return True
     return _near(text, start, PHONE_WORDS, 32) or bool(
         re.search(r"(?i)(?:phone|tel|mobile|cell)[\w]*[\"']?[=:][\"' ]*$", _before(text, start))
     )
 
 
 def _is_thing(text: str, start: int) -> bool:
+    if _compiled(rf"(?i)(?<!\w)(?:{PHONE_WORDS})\W{{0,4}}$", 0).search(text, max(0, start - 20), start):
+        return False  # the nearest word tells
     return _near(text, start, THINGS, 20) or bool(
         re.search(r"(?i)(?:id|cid|sku|gtin)[\"']?[=:][\"' ]*$", _before(text, start))
     )
@@ -327,7 +356,7 @@ def _possible(raw: str, region: str) -> bool:
 def _phones(text: str) -> Iterator[Hit]:
     parses = 0
     for m in _all(
-        r"(?<![\w.,/$€£-])(?:\+|00)?\(?\d(?:[\d]|[ ().-]{1,2}(?=[\d(])){6,18}(?:\s?(?:ext|x|extension)\.? ?\d{1,6})?(?![\w-]|[.,]\d)",
+        r"(?<![\w./$€£-])(?<!\d,)(?:\+|00)?\(?\d(?:[\d]|[ ().-]{1,2}(?=[\d(])){6,18}(?:\s?(?:ext|x|extension)\.? ?\d{1,6})?(?!\w|-(?![A-Za-z])|[.,]\d)",
         text,
     ):
         raw = m[0].rstrip(" .-(")
@@ -335,7 +364,7 @@ def _phones(text: str) -> Iterator[Hit]:
         digits = re.sub(r"\D", "", re.sub(r"(?i)(?:ext|x).*", "", raw))
         if not 7 <= len(digits) <= 15 or re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+", raw):
             continue
-        if raw.startswith(("+", "00")) and len(digits) >= 9:
+        if (raw[0] == "+" or (raw.startswith("00") and raw != digits)) and len(digits) >= 9:
             yield "PHONE_NUMBER", start, end, 0.95
             continue
         american = _compiled(AMERICAN, 0).fullmatch(raw)
@@ -343,16 +372,21 @@ def _phones(text: str) -> Iterator[Hit]:
         if american or british:
             if not _is_thing(text, start):
                 yield "PHONE_NUMBER", start, end, 0.9
-        elif (len(digits) >= 9 or _compiled(r"[ .()-]", 0).search(raw)) and _is_phone(text, start):
+        elif (len(digits) >= 9 or _compiled(r"[ .()-]", 0).search(raw)) and _is_phone(text, start, end):
             if _is_thing(text, start):
                 continue
             parses += 1
-            if parses > MOST_PARSES or any(_possible(raw, region) for region in ("US", "GB", "DE")):
+            labelled = _compiled(LABELS, re.IGNORECASE).match(_after(text, end))
+            if labelled or parses > MOST_PARSES or any(_possible(raw, region) for region in REGIONS):
                 yield "PHONE_NUMBER", start, end, 0.8
-    for m in _all(r"(?i)(?<!\w)\+\d{7,15}(?!\d)", text):
+    for m in _all(r"(?i)(?<!\w)\+\d{7,15}(?!\d)", text, need=r"\+\d"):
         yield "PHONE_NUMBER", m.start(), m.end(), 0.95
     one = rf"(?:{'|'.join(DIGIT_WORDS)}|\d)"
-    for m in _all(rf"(?i)(?<!\w)(?=\w){one}(?:[ ,-]+{one}){{6,14}}(?!\w)", text):
+    for m in _all(
+        rf"(?i)(?<!\w)(?=\w){one}(?:[ ,-]+{one}){{6,14}}(?!\w)",
+        text,
+        need="(?i)one|two|three|four|five|six|seven|eight|nine|zero|oh",
+    ):
         words = re.findall(r"(?i)[a-z]+", m[0])
         if len(words) >= 4:
             yield "PHONE_NUMBER", m.start(), m.end(), 0.8
@@ -367,32 +401,118 @@ def _births(text: str) -> Iterator[Hit]:
 
 
 def _places(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?<![\w.-])-?\d{1,2}\.\d{4,},? ?-?\d{1,3}\.\d{4,}(?![\w.])", text):
+    for m in _all(r"(?<![\w.-])-?\d{1,2}\.\d{4,},? ?-?\d{1,3}\.\d{4,}(?![\w.])", text, need=r"\.\d{4}"):
         yield "LAT_LONG", m.start(), m.end(), 0.9
 
 
+WORD = r"[^\W\d_][\w'’.-]{0,40}"
+HEAD = r"(?:[A-ZÀ-ÞĀ-ŽΑ-ΩА-Я](?:[^\W\d_]|['’.-]){0,40}(?!\w)|\d{1,3}(?:st|nd|rd|th)(?!\w))"  # a word with a capital
+BETWEEN = r"(?:am|an|der|upon|on|de|del|della|dei|des|du|da|do|dos|la|le|les|el|las|los|sur|i|u|von|van|ten|ter|den|of|and|&|y|e)"
+UNIT = r"(?i:apt|apartment|suite|ste|unit|flat|floor|fl|top|piętro|lgh|bajo|no)\.? ?#?\d[\w-]{0,6}|#\d{1,5}"
+TAIL = rf"(?:(?:(?:, ?|,?[ \t]*\n)[ \t>?,]*|[ ])(?:(?:{HEAD}|{BETWEEN})(?: (?:{HEAD}|{BETWEEN})){{0,4}}(?:,? \d{{3,6}}(?:-\d{{3,4}})?\b)?|\d{{3,6}}(?:-\d{{3,4}})?\b|{UK_CODE}(?!\w))){{0,5}}"
+HERE = r"(?:address(?:es)?(?: (?:is|to|as|with|here|at|the same))*[:,]?(?: to)?|(?:live[sd]?|living|resid(?:e[sd]?|ing)|stay(?:s|ed|ing)?|located|situated|based|house|home|office|offices|restaurant|shop|store|place|hotel|station|stop|meeting|it'?s?|is|are) (?:is |are |located )?(?:at|on|in|near)(?: the (?:north|south|east|west)(?:ern)? (?:side|end) of)?|meet(?:ing)?(?: \w+){0,2} (?:at|on)|(?:sen[dt]|ship(?:ped)?|mail(?:ed)?|deliver(?:ed)?|post(?:ed)?|return(?:ed)?|forward(?:ed)?|mov(?:e|ed|ing)|new one|arrived|deliver(?:y|ies)|lieferung)(?: (?:it|them|me|back|this|that|samples?|the \w+|everything))?(?: to| at| an|:)|(?:driver|him|her|them) to stop at|arrived at|refers to)"
+NO_PLACE = re.compile(
+    r"(?i)^(?:the )?(?:\d+ )?(?:stores?|aisles?|week|bay|shelf|campaign|zone|dcs?|warehouses?|orders?|item|sku|gtin|upc|q[1-4]|step|line|page|version|level|phase|slot|position|pack|cases?|pallets?|units?|unit|lot|batch|january|february|march|april|may|june|july|august|september|october|november|december|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|monday|tuesday|wednesday|thursday|friday|saturday|sunday|usd|eur|gbp|roas|acos|ctr|cpc|day|days|year|top|grade|stage|dma|fips|msa|chapter|tier|group|section|cell|arm|test|iphone|galaxy|windows|model|size|no|rank|place)\b"
+)
+BESIDE = r"(?:gade|vej|vejen|vænget|stræde|plads|torv|vegen|veien|vegur|gata|gaten|gatan|vägen|stigen|stien|gränd|katu|kuja|ntie|polku|straße|strasse|str\.|weg|gasse|platz|ufer|damm|allee|steig|hof|chaussee|straat|laan|dreef|plein|kade|gracht|dijk|singel|steenweg|plaats|baan|utca|götu|braut|stígur|bakken|alle|backe|backen|torget|kroken|svingen)"
+BEFORE = r"(?i:rue|avenue|av\.|allée|impasse|chemin|quai|cours|boulevard|bd\.?|via|viale|vicolo|corso|piazza|largo|strada|calle|c/|carrer|avenida|avda\.?|paseo|plaza|camino|camiño|rúa|rua|praça|travessa|ulica|ul\.|ulice|náměstí|trg|calea|bulevardul|aleja|al\.|os\.|plac|pl\.)"
+AFTER = r"(?i:utca|út|útja|tér|u\.|köz|krt\.?|ulica|ulice|třída|náměstí|nábřeží|tänav|mnt|pst|iela|gatvė|terrasse|plads|allé|vej|väg|gate|sokak|caddesi|streets|street|weg|platz|straße|strasse)"
+
+
+STREETS = (frozenset(re.findall(r"[^\W\d_]+", f"{STREET} {BEFORE} {AFTER}")) - {"i", "c"}) | {
+    "apt", "apartment", "suite", "ste", "box", "corner", "apo", "fpo", "dpo",
+}  # fmt: skip
+ENDINGS = tuple(re.findall(r"[^\W\d_]{3,}", BESIDE))
+INTRODUCING = frozenset(re.findall(r"[a-z]{4,}", HERE)) | {
+    "lives",
+    "lived",
+    "address",
+    "sent",
+    "send",
+    "ships",
+    "stays",
+    "at",
+}
+NEAR = 160  # characters of an address on each side of the word that tells it
+MOST_PLACES = 40
+
+
+def _nearby(text: str, words: Collection[str], endings: tuple[str, ...] = ()) -> Iterator[tuple[int, int]]:
+    """Stretches of the text around the words looked for, and around lines that begin with a number; near ones are one."""
+    first = last = -1
+    for m in _compiled(r"[^\W\d_]+|^[>?\s]{0,6}\d{1,6} (?=[^\W\d_])", re.MULTILINE).finditer(text):
+        word = m[0].lower()
+        if word not in words and not (endings and (word.endswith(endings) or word[0] < "a")):
+            continue
+        a, b = max(0, m.start() - NEAR), min(len(text), m.end() + NEAR)
+        if first >= 0 and a <= last and b - first <= WINDOW // 2:
+            last = b
+            continue
+        if first >= 0:
+            yield first, last
+        first, last = a, b
+    if first >= 0:
+        yield first, last
+
+
 def _streets(text: str) -> Iterator[Hit]:
-    tail = rf"(?:,? (?:apt|apartment|suite|ste|unit|flat|floor|fl|#)\.? ?[\w-]+)?(?:[,\n]? *{CITY})?(?:[,\n]? *(?:(?:{STATES})(?![a-z])[ ,]*)?(?:\d{{5}}(?:-\d{{4}})?|{UK_CODE})(?!\d))?(?:,? (?:{STATES})(?![a-z]))?"  # fmt: skip
-    english = rf"(?<![\w.,$€£/-])\d{{1,5}}[A-Za-z]?(?:-\d+)? (?:[NSEW]\.? |North |South |East |West )?(?:[A-ZÀ-Ž\d][\w'’À-ž.]*[ ]){{1,4}}(?i:{STREET})\b\.?{tail}"
-    for m in _all(english, text):
-        yield "ADDRESS", m.start(), len(m[0].rstrip(" ,.")) + m.start(), 0.85
-    for m in _all(rf"(?<![\w.-])[A-ZÄÖÜ][\wäöüß.-]{{0,40}}(?:straße|strasse|str\.|weg|gasse|platz|allee|ufer|damm|ring|straat|laan|vej|gatan|veien) ?\d{{1,4}} ?[a-z]?(?:, ?(?:[A-Z]-)?\d{{4,5}} {CITY})?", text):  # fmt: skip
-        yield "ADDRESS", m.start(), m.end(), 0.85
-    for m in _all(rf"(?<!\w)(?:(?:\d{{1,4}},? )?(?:rue|avenue|boulevard|via|viale|piazza|calle|carrer|avenida|rua|plaza|praça|paseo) (?:de |du |des |della |dei |del |la |le |do )*[A-ZÀ-Ž][\w'’À-ž.-]+(?: [A-ZÀ-Ž][\w'’À-ž.-]+)*,? ?\d{{0,4}}(?:,? \d{{4,5}}(?:-\d{{3}})? {CITY})?)", text):  # fmt: skip
-        if re.search(r"\d", m[0]):
-            yield "ADDRESS", m.start(), len(m[0].rstrip(" ,")) + m.start(), 0.8
-    for m in _all(r"(?i)(?<!\w)p\.? ?o\.? box \d{1,6}", text):
-        yield "ADDRESS", m.start(), m.end(), 0.85
+    """Postal addresses: a street by its words, a flat or box, or what follows the words that introduce one."""
+    if not re.search(r"\d", text):
+        return
+    small = re.IGNORECASE if text == text.lower() else 0
+    number = r"\d{1,5}[A-Za-z]?(?:-\d{1,4})?"
+    words = rf"{WORD}(?: (?:{HEAD}|{BETWEEN}|{WORD})){{0,5}}?"
+    shapes = (
+        # 14 North Mill Lane
+        (rf"(?<![\w.,$€£/-])(?:\d{{1,6}},? )?{number} (?:[NSEW]\.? )?(?:(?:{HEAD}|{number}|{BETWEEN}) ){{1,5}}(?i:{STREET})\b\.?(?:,? ?(?:{UNIT}))?{TAIL}", 0.85),
+        # Hauptstraße 12
+        (rf"(?<![\w.-])(?:\d{{1,6}},? )?(?:{HEAD} ){{0,3}}[^\W\d_][\w'’.-]{{1,40}}(?i:{BESIDE}) {number}\b\.?(?:,? ?(?:{UNIT}))?{TAIL}", 0.85),
+        (rf"(?<![\w.-])[A-ZÄÖÜ][\wäöüß.-]{{0,40}}(?:straße|strasse|str\.|weg|gasse|platz|allee|ufer|damm)\d{{1,4}}{TAIL}", 0.85),
+        # 12 rue de la Paix, Calle Mayor 5
+        (rf"(?<!\w)(?:{number},? )?{BEFORE} (?:(?:{BETWEEN}|{HEAD}|l') ?){{1,7}}(?:,? ?{number})?(?:,? ?(?:{UNIT}))?{TAIL}", 0.8),
+        # Erzsébet tér 19.
+        (rf"(?<![\w.-])(?:\d{{1,6}},? )?(?:{HEAD} ){{1,3}}{AFTER} {number}\b\.?(?:,? ?(?:{UNIT}))?{TAIL}", 0.85),
+        # 233 Harjukuja 54 Apt. 705
+        (rf"(?<![\w.$€£/-])(?:\d{{1,6}},? )?(?:(?:{WORD}|{number}) ){{1,6}}?(?:{number}\.?)?[,\s>?]{{0,8}}(?i:apt|apartment|suite|ste)\.? ?#?\d[\w-]{{0,6}}{TAIL}", 0.8),
+        (rf"(?<!\w)(?i:apt|apartment)\.? ?#?\d[\w-]{{0,6}}(?: \d{{1,6}})+ {words}(?: \d{{1,5}})?{TAIL}", 0.8),
+        # 233 Harjukuja 54, alone on its line
+        (rf"(?m)^[>?\s]{{0,6}}\d{{1,6}} {words} {number}$(?:{TAIL})", 0.75),
+        (rf"(?<!\w)(?i:(?:psc|cmr|unit) \d{{1,6}},? box \d{{1,6}}|us[nc]?[svg]?c? {WORD})[\s,]{{1,4}}(?i:[afd]po,? a[aep],? \d{{5}})", 0.9),
+        (rf"(?<!\w)(?:\d{{1,5}} )?(?i:p\.? ?o\.? box) \d{{1,6}}(?:,? ?(?:{UNIT}))?{TAIL}", 0.85),
+        (rf"(?<!\w)(?i:the corner of) (?:{HEAD}|{BETWEEN}|{number}\.?)(?: (?:{HEAD}|{BETWEEN}|{number}\.?)){{1,9}}", 0.8),
+    )  # fmt: skip
+    number_near = 0
+    for first, last in _nearby(text, STREETS, ENDINGS):
+        number_near += 1
+        if number_near > MOST_PLACES:  # in a text that is nothing but addresses the word alone decides
+            yield "ADDRESS", first, last, 0.7
+            continue
+        around = text[first:last]
+        for shape, score in shapes:
+            for m in _compiled(shape, small).finditer(around):
+                if re.search(r"\d", m[0]) and not NO_PLACE.match(m[0].lstrip(" >?\n")):
+                    start = first + m.start() + len(m[0]) - len(m[0].lstrip(" >?\n"))
+                    yield "ADDRESS", start, first + m.start() + len(m[0].rstrip(" ,.\n>?")), score
+    told = rf"(?<!\w)(?i:{HERE})[:\s>]{{1,6}}((?i:the corner of )?(?:\d{{1,6}},? ){{0,2}}(?:{HEAD}|{BETWEEN})(?: (?:{HEAD}|{BETWEEN}|{number})){{0,7}} {number}\b\.?|(?:\d{{1,6}},? ){{1,2}}{HEAD}(?: (?:{HEAD}|{BETWEEN})){{0,5}})((?:,? ?(?:{UNIT}))?{TAIL})"
+    for first, last in itertools.islice(
+        _nearby(text, INTRODUCING) if len(text) > WINDOW else [(0, len(text))], MOST_PLACES
+    ):
+        for m in _compiled(told, small).finditer(text, first, last):
+            if re.search(r"\d", m[1]) and not NO_PLACE.match(m[1]) and not re.match(r"\d+ [a-z]", m[1]):
+                yield "ADDRESS", m.start(1), m.start(1) + len((m[1] + m[2]).rstrip(" ,.\n>?")), 0.78
     for m in _all(rf"(?<!\w){UK_CODE}(?!\w)", text):
         if " " in m[0] or _near(text, m.start(), "postcode|address|lives?|delivery", 24):
             yield "ADDRESS", m.start(), m.end(), 0.7
     for m in _all(rf"(?<!\w){CITY},? (?:{STATES}),? \d{{5}}(?:-\d{{4}})?(?!\d)", text):
         yield "ADDRESS", m.start(), m.end(), 0.75
+    code = r"(?i)(?<!\w)(?:(?:my|your|his|her|our|their|home|billing|shipping) )?(?:zip(?: ?code)?|post(?:al)? ?code)(?: is|:) ?(\d{4,6}(?:-\d{4})?)(?![\w,]| ?\d)"
+    for m in _all(code, text):
+        yield "ADDRESS", m.start(1), m.end(1), 0.7
 
 
 def _loyalty(text: str) -> Iterator[Hit]:
     said = r"(?i)(?:loyalty|rewards?|member(?:ship)?|club ?card|shopper ?card|frequent shopper|plus card|bonus card|household|hshd)(?:[ _](?:id|card|number|no\.?|key))*[\"']?[ :=#]+(?:is )?[\"']?([A-Z]{0,4}[- ]?\d[\d -]{4,20}\d)"
-    for m in _all(said, text):
+    for m in _all(said, text, need="(?i)loyal|reward|member|club|shopper|plus|bonus|house|hshd"):
         yield "LOYALTY_ID", m.start(1), m.end(1), 0.8
 
 
@@ -408,7 +528,9 @@ def _brandish(name: str, after: str) -> bool:
 
 def _people(text: str) -> Iterator[Hit]:
     for m in _all(
-        rf"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Sir|Herr|Frau|Señora?|Mme|M\.)\.? ({NAME}(?:,? {NAME}){{0,2}})", text
+        rf"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Sir|Herr|Frau|Señora?|Mme|M\.)\.? ({NAME}(?:,? {NAME}){{0,2}})",
+        text,
+        need="Mr|Ms|Miss|Mx|Dr|Prof|Sir|Herr|Frau|Señor|Mme|M\\.",
     ):
         name, start = m[1], m.start(1)
         if not _brandish(f"{m[0].split(' ')[0].lower()} {name}", _after(text, m.end())) and not _brandish(
@@ -416,7 +538,7 @@ def _people(text: str) -> Iterator[Hit]:
         ):
             end = start + len(re.sub(r"['’]s$", "", name))
             yield "PERSON", start, end, 0.85
-    for m in _all(rf"(?<!\w)({NAME}) ((?:[A-Z]\.? )?{NAME}(?: {NAME})?)(?!\w)", text):
+    for m in _all(rf"(?<!\w)({NAME}) ((?:[A-Z]\.? )?{NAME}(?: {NAME})?)(?!\w)", text, need=r"[A-ZÀ-Ž]\w+ [A-ZÀ-Ž]"):
         first = m[1].casefold()
         rest = m[2].split()
         if first in GIVEN and rest[-1].casefold() not in NOT_NAMES and not _brandish(m[0], _after(text, m.end())):
@@ -427,11 +549,15 @@ def _people(text: str) -> Iterator[Hit]:
                 else:
                     break
             yield "PERSON", m.start(), m.start() + len(re.sub(r"['’]s$", "", words)), 0.75
-    for m in _all(r"(?<![\w'’-])([A-ZÀ-Ž][A-ZÀ-Ž'’-]{2,40}), ([A-ZÀ-Ž][A-ZÀ-Ž'’-]{2,40})(?=[:;.,]|\s|$)", text):
+    for m in _all(
+        r"(?<![\w'’-])([A-ZÀ-Ž][A-ZÀ-Ž'’-]{2,40}), ([A-ZÀ-Ž][A-ZÀ-Ž'’-]{2,40})(?=[:;.,]|\s|$)",
+        text,
+        need=", [A-ZÀ-Ž]{2}",
+    ):
         if m[2].casefold() in GIVEN or _near(text, m.start(), PEOPLE, 12):
             yield "PERSON", m.start(), m.end(), 0.7
     introduced = rf"(?<!\w)(?=\w)(?i:{PEOPLE})[:.,]? ((?:{NAME})(?: {NAME}){{1,2}})(?!\w)"
-    for m in _all(introduced, text):
+    for m in _all(introduced, text, need=r"[A-ZÀ-Ž]\w+ [A-ZÀ-Ž]"):
         named = m[1].split()
         known = any(word.casefold() in GIVEN for word in named)
         sure = re.match(
@@ -447,6 +573,7 @@ def _people(text: str) -> Iterator[Hit]:
     for m in _all(
         r"(?i)(?:reviewer|customer|shopper|contact|full|first|last|user|buyer)? ?name(?:d| is)?[:=] ?([^\W\d_]+(?:[ '-][^\W\d_]+){0,3})(?=[,;.\n]|$)",
         text,
+        need="(?i)name",
     ):
         if (
             not any(w.casefold() in NOT_NAMES for w in m[1].split())
@@ -455,7 +582,9 @@ def _people(text: str) -> Iterator[Hit]:
         ):
             yield "PERSON", m.start(1), m.end(1), 0.7
     for m in _all(
-        r"(?i)(?:thx|thanks|thank you|cheers|regards|hi|hello|dear),? ([^\W\d_]+(?: [^\W\d_]+){0,2})(?=[,.!\n]|$)", text
+        r"(?i)(?:thx|thanks|thank you|cheers|regards|hi|hello|dear),? ([^\W\d_]+(?: [^\W\d_]+){0,2})(?=[,.!\n]|$)",
+        text,
+        need="(?i)thx|thank|cheers|regards|hi|hello|dear",
     ):
         if m[1].split()[0].casefold() in GIVEN:
             yield "PERSON", m.start(1), m.end(1), 0.7

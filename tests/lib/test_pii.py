@@ -26,6 +26,13 @@ PERSONAL = [
     ("Ship to 27 Orchard Road, Bristol BS1 5TR", "ADDRESS", "27 Orchard Road, Bristol BS1 5TR"),
     ("Customer Maria Santos was happy", "PERSON", "Maria Santos"),
     ("seen at 51.507351, -0.127758", "LAT_LONG", "51.507351, -0.127758"),
+    ("Ann Roe\n030 901 8201 office", "PHONE_NUMBER", "030 901 8201"),
+    ("Back on 415.555.0134x818 please", "PHONE_NUMBER", "415.555.0134x818"),
+    ("my card 3530111333300000", "CREDIT_CARD", "3530111333300000"),
+    ("He moved to Kalevankatu 12, Helsinki", "ADDRESS", "Kalevankatu 12, Helsinki"),
+    ("Her address is 18 Rua do Ouro 4, Porto", "ADDRESS", "18 Rua do Ouro 4, Porto"),
+    ("Send it to PSC 1421, Box 77\nAPO AE 09012", "ADDRESS", "PSC 1421, Box 77\nAPO AE 09012"),
+    ("my zip code is 30301", "ADDRESS", "30301"),
 ]
 NOBODYS = [
     "GTIN 4006381333931 and campaign 4155550112",
@@ -37,6 +44,10 @@ NOBODYS = [
     "Paul Mitchell shampoo and Dr. Martens boots",
     "Jasmine rice in April and May",
     "Flight 01.11.2026-24.12.2026",
+    "Spring 2026 and week 14 ship to 12 DCs, sent to 1200 stores",
+    "Item 00753162594060 is out of stock",
+    "Located at Aisle 12, Bay 4",
+    "Target ZIP list 30301 60614 73301",
 ]
 
 

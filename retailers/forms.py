@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 
-from retailers.models import Webhook
+from retailers.domain import mapping as mappings
+from retailers.models import Brand, FeedMapping, Retailer, Webhook
 from rmn.lib import outbound
 from rmn.lib.errors import RmnError
 
@@ -42,3 +43,45 @@ def event_names(value: Any) -> list[str]:
     if not isinstance(value or [], list) or not all(isinstance(one, str) and 0 < len(one) <= 80 for one in value or []):
         raise forms.ValidationError("A list of event names was expected; an empty one means all.")
     return list(value or [])
+
+
+DRAFT = "draft"
+
+
+class FeedForm(forms.Form):
+    """A report to look at, and then to load."""
+
+    brand = forms.ModelChoiceField(Brand.objects.none())
+    retailer = forms.ModelChoiceField(Retailer.objects.none())
+    mapping = forms.ChoiceField(help_text="How this report is read. Nobody has mapped it yet? Have one drafted.")
+    file = forms.FileField(help_text="CSV, TSV, JSON, XLSX or Parquet; gzip and zip too")
+    as_of = forms.DateTimeField(
+        required=False, label="Numbers taken at", help_text="Newer restates older; empty: what the file says, else now"
+    )
+    start = forms.DateField(required=False, label="First day", help_text="Only for reports that carry no date")
+    end = forms.DateField(required=False, label="Last day")
+
+    def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        brands: Any = self.fields["brand"]
+        brands.queryset = Brand.objects.for_user(user)
+        brands.to_field_name = "uuid"
+        retailers: Any = self.fields["retailer"]
+        retailers.queryset = Retailer.objects.visible_to(user)
+        retailers.to_field_name = "uuid"
+        own = FeedMapping.objects.visible_to(user).current().order_by("network", "report")
+        mapping: Any = self.fields["mapping"]
+        mapping.choices = [
+            (DRAFT, "Draft one for me"),
+            ("Yours", [(str(row.uuid), f"{row} ({row.brand})") for row in own.select_related("brand")]),
+            ("Shipped", [(name, name) for name in sorted(mappings.shipped_names())]),
+        ]
+        for name in ("start", "end"):
+            self.fields[name].widget = forms.DateInput(attrs={"type": "date"})
+
+    def clean(self) -> dict[str, Any]:
+        found = super().clean() or {}
+        start, end = found.get("start"), found.get("end")
+        if (start is None) != (end is None) or (start and end and end < start):
+            self.add_error("end", "Give both days, the last not before the first.")
+        return found

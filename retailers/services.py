@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import tempfile
 from collections.abc import Callable, Iterable
-from datetime import date
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
+from django.db.models import Count, Max, Q, Sum
 from django.utils import timezone
 
 from retailers import webhooks
+from retailers.connectors.files import open_feed
+from retailers.domain import harmonizer, infer, policy, reconcile
 from retailers.domain import mapping as mappings
-from retailers.domain import policy, reconcile
 from retailers.domain.harmonizer import text_of
 from retailers.models import (
     Brand,
     FeedLoad,
     FeedMapping,
+    MetricOutcome,
     PerformanceMetric,
     PolicyRule,
     ProductIdentifier,
@@ -229,6 +235,194 @@ def newest_mapping(load: FeedLoad) -> FeedMapping | str | None:
         return FeedMapping.objects.current().filter(scope=kept.scope, network=kept.network, report=kept.report).first()
     name = str(load.config.get("mapping", ""))
     return name if not load.config.get("yaml") and name in mappings.shipped_names() else None
+
+
+# -- what people look at
+
+
+def performance(metrics: Any, days: int) -> dict[str, Any]:
+    """What a marketer asks of their reports, on one grain: totals, trend, ROAS by attribution, movers, campaigns.
+
+    Args:
+        metrics: the rows somebody may see, one brand's.
+        days: how many days up to the newest; the movers compare them with as many before.
+    """
+    newest = metrics.aggregate(newest=Max("period_end"))["newest"]
+    if newest is None:
+        return {}
+    since, before = newest - timedelta(days=days - 1), newest - timedelta(days=2 * days - 1)
+    counted = metrics.counted_once()
+    recent = counted.filter(period_start__gte=since)
+    names = ("retailer__name", "network", "ad_product", "currency")
+    slices = list(
+        recent.order_by(*names).values(*names, "grain").annotate(
+            rows=Count("pk"), spend=Sum("spend"), clicks=Sum("clicks"), impressions=Sum("impressions")
+        )
+    )  # fmt: skip
+    spends = {tuple(row[name] for name in names): row["spend"] for row in slices}
+    attributes = ("metric", "window_days", "interaction", "model", "scope", "sales_channel")
+    outcomes = (
+        MetricOutcome.objects.filter(performance__in=recent, metric__in=("sales", "orders", "ntb_sales"))
+        .order_by()
+        .values(*(f"performance__{name}" for name in names), *attributes)
+        .annotate(value=Sum("value"))
+    )
+    returns = []
+    for row in outcomes:
+        retailer, network, ad_product, currency = where = tuple(row[f"performance__{name}"] for name in names)
+        spend = spends.get(where)
+        returns.append(
+            {
+                "retailer": retailer,
+                "network": network,
+                "ad_product": ad_product.replace("_", " "),
+                "currency": currency,
+                "metric": row["metric"],
+                "attribution": attribution(row),
+                "value": row["value"],
+                "spend": spend,
+                "roas": row["value"] / spend if row["metric"] != "orders" and spend else None,
+            }
+        )
+    returns.sort(key=lambda row: (row["retailer"], row["currency"], row["metric"] != "sales", row["attribution"]))
+    trend = (
+        recent.order_by("period_start", "retailer__name")
+        .values("period_start", "retailer__name", "currency")
+        .annotate(spend=Sum("spend"))
+    )
+    campaign = ("retailer__name", "campaign_id", "campaign_name", "currency")
+    now, then = Q(period_start__gte=since), Q(period_start__gte=before, period_start__lt=since)
+    moved = (
+        counted.filter(period_start__gte=before)
+        .order_by()
+        .values(*campaign)
+        .annotate(now=Sum("spend", filter=now), earlier=Sum("spend", filter=then), click_sum=Sum("clicks", filter=now))
+    )
+    campaigns = [
+        {
+            **row,
+            "retailer": row["retailer__name"],
+            "name": row["campaign_name"] or row["campaign_id"] or "all campaigns",
+            "spend": row["now"],
+            "clicks": row["click_sum"],
+            "change": (row["now"] or 0) - (row["earlier"] or 0),
+        }
+        for row in moved
+    ]
+    campaigns.sort(key=lambda row: -(row["spend"] or 0))
+    files = recent.order_by().aggregate(
+        files=Count("file_sha256", distinct=True),
+        mappings=Count("mapping_version", distinct=True),
+        taken=Max("extracted_at"),
+        open=Count("pk", filter=Q(is_final=False)),
+        assumed=Count("pk", filter=Q(spend_assumed=True)),
+    )
+    return {
+        "newest": newest,
+        "since": since,
+        "slices": slices,
+        "returns": returns,
+        "trend": [
+            {"day": row["period_start"], "retailer": row["retailer__name"], "spend": row["spend"], "currency": row["currency"]}
+            for row in trend
+            if row["spend"] is not None
+        ],
+        "campaigns": campaigns,
+        "movers": sorted((row for row in campaigns if row["change"]), key=lambda row: -abs(row["change"]))[:6],
+        "evidence": files,
+        "disagreements": reconcile.gaps(metrics.slices()),
+    }  # fmt: skip
+
+
+def attribution(row: Any) -> str:
+    """How a value was attributed, in words: 14 days after a click, last touch, same SKU."""
+    window = f"{row['window_days']} days" if row["window_days"] else "window not stated"
+    after = {"click": " after a click", "view": " after a view", "any": " after a click or view"}.get(
+        row["interaction"], ""
+    )
+    parts = [window + after, row["model"].replace("_", " ") or "model not stated"]
+    parts.append(
+        {"all": "all products", "same_sku": "same SKU", "": "scope not stated"}.get(row["scope"], row["scope"])
+    )
+    if row["sales_channel"] not in ("", "all"):
+        parts.append(row["sales_channel"].replace("_", " "))
+    return ", ".join(parts)
+
+
+def feed_health(loads: Any, today: date) -> list[dict[str, Any]]:
+    """Each feed (brand, retailer, report) of the loads: how fresh, which days are missing, what was refused, drift."""
+    feeds: dict[tuple[Any, ...], list[FeedLoad]] = {}
+    for load in loads.finished().select_related("brand", "retailer").order_by("created_at"):
+        feeds.setdefault((load.brand_id, load.retailer_id, load.mapping_version.split("@")[0]), []).append(load)
+    found = []
+    for (_, _, report), group in feeds.items():
+        last = group[-1]
+        days = {
+            load.period_start + timedelta(days=n)
+            for load in group
+            if load.period_start and load.period_end and (load.period_end - load.period_start).days <= LONGEST_FEED
+            for n in range((load.period_end - load.period_start).days + 1)
+        }
+        newest = max(days, default=None)
+        missing = [d for d in _between(min(days), newest) if d not in days] if newest else []
+        drift = last.result.get("drift", {})
+        changed = [f"new {name}" for name in drift.get("new", [])] + [f"gone {n}" for n in drift.get("missing", [])]
+        found.append(
+            {
+                "brand": last.brand.name,
+                "retailer": last.retailer.name,
+                "report": report,
+                "load": last,
+                "newest": newest,
+                "late": (today - newest).days if newest else None,
+                "missing": missing,
+                "rows": sum(load.rows_accepted for load in group),
+                "refused": sum(load.rows_quarantined for load in group),
+                "not_final": last.result.get("not_final", {}).get("rows", 0),
+                "drift": ", ".join(changed),
+                "loads": len(group),
+            }
+        )
+    return sorted(found, key=lambda row: (row["brand"], row["retailer"], row["report"]))
+
+
+LONGEST_FEED = 1100  # days; a longer file says nothing of single days
+
+
+def _between(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def look_at(
+    path: Path, name: str, text: str, *, as_of: datetime | None = None, period: str | None = None
+) -> dict[str, Any]:
+    """What a mapping would make of a kept file, nothing written: the report with samples before and after.
+
+    Of a long file the first rows are read, and the answer says so.
+    """
+    mapping = mappings.parse(text)
+    with (
+        tempfile.TemporaryDirectory(prefix="rmn-look-") as folder,
+        open_feed(path, mapping.dialect, mapping.wanted) as feed,
+    ):
+        short = replace(feed, frame=feed.frame.head(LOOKED_AT), name=name)
+        days = tuple(date.fromisoformat(part) for part in period.split(":")) if period else None
+        out = Path(folder) / "out"
+        report = harmonizer.run(short, mapping, out, as_of=as_of, period=days)  # type: ignore[arg-type]
+        report["samples"] = harmonizer.preview(short, out)
+        refused = pl.read_parquet(out / "quarantine.parquet").sort("row_number").head(5)
+        report["refused"] = refused.select("row_number", "column", "rule", "message").to_dicts()
+    report["is_cut"] = report["rows_read"] >= LOOKED_AT
+    return report
+
+
+LOOKED_AT = 50_000  # rows of a preview
+
+
+def draft_mapping(path: Path, name: str, network: str) -> str:
+    """A drafted mapping for a kept file that nobody has mapped yet."""
+    with open_feed(path, infer.UNKNOWN) as feed:
+        return infer.draft(replace(feed, name=name), infer.plain(network), infer.plain(name.split(".")[0]) or "report")
 
 
 # -- webhooks

@@ -705,9 +705,10 @@ def drop_what_is_no_data(feed: Feed, bound: Bound) -> pl.LazyFrame:
 def long_outcomes(accepted: pl.LazyFrame, bound: Bound) -> pl.LazyFrame:
     """One row per outcome that has a value, with its attributes."""
     if not bound.outcomes:
-        return accepted.filter(pl.lit(value=False)).select(
-            [pl.lit(None, dtype=kind).alias(name) for name, kind in rmis.OUTCOMES_SCHEMA.items()]
-        )
+        none = [
+            pl.lit(None, dtype=kind).alias(name) for name, kind in rmis.OUTCOMES_SCHEMA.items() if name != "row_key"
+        ]
+        return accepted.filter(pl.lit(value=False)).select("row_key", *none).select(list(rmis.OUTCOMES_SCHEMA))
     names = [f"o{number}" for number in range(len(bound.outcomes))]
     extra = [f"o{n}_{attribute}" for n, o in enumerate(bound.outcomes) for attribute in o.columns]
     slim = accepted.select("row_key", "currency", pl.col(ROW).alias("row_number"), *names, *extra)

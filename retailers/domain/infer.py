@@ -749,6 +749,11 @@ def draft(
     return _write(feed, network, report, found, decimal, key, repeated, columns, _deltas(left))
 
 
+def plain(text: str) -> str:
+    """Lower-case letters, digits and _: what networks and reports are called."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]
+
+
 def _column(header: str, cells: pl.Series) -> Column:
     texts = [
         text.strip()

@@ -233,3 +233,30 @@ def test_a_parquet_file_in_one_block_is_read_in_pieces_and_keeps_its_rows(tmp_pa
         found = feed.frame.collect()
     assert found["n"].to_list() == [str(n) for n in range(25)]
     assert found[ROW].to_list() == list(range(1, 26))
+
+
+def test_a_report_without_attributed_values_has_no_outcome_and_no_total_of_one(tmp_path):
+    feed = write(tmp_path / "f.csv", "Date,Campaign ID,Impressions,Clicks,Spend\n2026-01-01,c,10,1,1.00\n")
+    report = harmonize(feed, MAPPING[: MAPPING.index("outcomes:")], tmp_path / "out")
+    assert report["outcomes"] == []
+    assert rows(tmp_path / "out", "outcomes") == []
+
+
+def test_week_ending_alone_gives_the_week(tmp_path):
+    mapping = MAPPING.replace("grain: campaign", "grain: campaign\nperiod: week").replace(
+        "date: Date", "period_end: Date"
+    )
+    feed = write(tmp_path / "f.csv", "Date,Campaign ID,Impressions,Clicks,Spend,Sales\n2026-01-04,c,10,1,1.00,2\n")
+    assert harmonize(feed, mapping, tmp_path / "out")["period"] == ["2025-12-29", "2026-01-04"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"), [("7", 7), ("07:00", 7), ("7 AM", 7), ("12 am", 0), ("12:00 PM", 12), ("22:00 - 22:59", 22)]
+)
+def test_hours_are_read_as_people_write_them(tmp_path, text, hour):
+    mapping = MAPPING.replace("  date: Date", "  date: Date\n  hour: Hour")
+    feed = write(
+        tmp_path / "f.csv", f"Date,Hour,Campaign ID,Impressions,Clicks,Spend,Sales\n2026-01-04,{text},c,10,1,1.00,2\n"
+    )
+    harmonize(feed, mapping, tmp_path / "out")
+    assert rows(tmp_path / "out")[0]["hour"] == hour

@@ -24,7 +24,7 @@ class Command(RmnCommand):
     example = "harmonize export.csv --mapping amazon/sp_search_term --out var/out"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("feed", help="file, or an https:// or s3:// address")
+        parser.add_argument("feed", help="the report: CSV, TSV, JSON, NDJSON, XLSX or Parquet; gzip and zip too")
         parser.add_argument("--mapping", required=True, help="a YAML file, or network/report of a shipped mapping")
         parser.add_argument(
             "--out", help="folder for metrics.parquet, outcomes.parquet, quarantine.parquet, report.json"

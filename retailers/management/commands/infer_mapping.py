@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ class Command(RmnCommand):
     example = "infer_mapping export.csv --network mynetwork --out mynetwork.yaml"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("feed", help="file, or an https:// or s3:// address")
+        parser.add_argument("feed", help="the report: CSV, TSV, JSON, NDJSON, XLSX or Parquet; gzip and zip too")
         parser.add_argument("--network", help="what to call the network; from the file's name by default")
         parser.add_argument("--out", help="YAML file to write; stdout by default")
 
@@ -29,16 +28,11 @@ class Command(RmnCommand):
             tempfile.TemporaryDirectory(prefix="rmn-") as scratch,
             sources.local(options["feed"], Path(scratch)) as path,
         ):
-            stem = plain(path.name.split(".")[0]) or "report"
-            network = plain(options["network"] or stem)
+            stem = infer.plain(path.name.split(".")[0]) or "report"
+            network = infer.plain(options["network"] or stem)
             with open_feed(path, infer.UNKNOWN) as feed:
                 text = infer.draft(feed, network, stem)
         if options["out"]:
             write_text(Path(options["out"]), text)
         else:
             self.stdout.write(text, ending="")
-
-
-def plain(text: str) -> str:
-    """Lower-case letters, digits and _, beginning with a letter or digit."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]

@@ -1,0 +1,210 @@
+"""Amazon search-term exports through the harmonizer, against a bare polars copy and the same rules in pandas.
+
+Each side runs in its own process, so that peak memory is its own. The rows are made up in the shape of the console
+export (24 columns, 20 of them read).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import Row, median_seconds
+
+ALONE = True
+NOTE = (
+    "bare polars: the file scanned with its types given, dates and money cast, written to Parquet. pandas: the same numbers,"
+    " dates, key hash, row hash, rules, long outcomes and duplicates, vectorised, at the size pandas can hold."
+)
+PIECE = 500_000
+WORDS = "oat milk bar snack protein organic gluten free dark chocolate mini pack family size low sugar vegan".split()
+
+
+def make(path: Path, rows: int) -> None:
+    """An export of so many rows, no two of one key, the same for every run."""
+    import numpy as np
+    import polars as pl
+
+    with path.open("wb") as file:
+        for first in range(0, rows, PIECE):
+            count = min(PIECE, rows - first)
+            rng = np.random.default_rng(first)
+            number = np.arange(first, first + count)
+            impressions = rng.integers(1, 5000, count)
+            clicks = rng.binomial(impressions, 0.01)
+            cents = rng.integers(20, 300, count) * clicks
+            orders = rng.binomial(clicks, 0.1)
+            own = rng.integers(500, 4000, count) * orders
+            other = rng.integers(0, 900, count) * orders
+            day = np.datetime64("2024-04-01") + number % 30
+            words = np.array(WORDS)
+            term = words[rng.integers(0, 16, count)] + " " + words[rng.integers(0, 16, count)]
+
+            def money(cents: object) -> pl.Series:
+                return (pl.Series(cents).cast(pl.Decimal(20, 2)) / 100).cast(pl.Decimal(20, 2))
+
+            table = pl.DataFrame(
+                {
+                    "Start Date": day.astype(str),
+                    "End Date": day.astype(str),
+                    "Portfolio name": "Snacks",
+                    "Currency": "USD",
+                    "Campaign Name": pl.Series(number % 400).cast(pl.String).str.replace("^", "SP campaign "),
+                    "Ad Group Name": pl.Series(number % 37).cast(pl.String).str.replace("^", "group "),
+                    "Targeting": term,
+                    "Match Type": np.array(["BROAD", "PHRASE", "EXACT", "-"])[number % 4],
+                    "Customer Search Term": pl.Series(term) + " " + pl.Series(number).cast(pl.String),
+                    "Impressions": impressions,
+                    "Clicks": clicks,
+                    "Click-Thru Rate (CTR)": clicks / impressions,
+                    "Cost Per Click (CPC)": np.where(clicks > 0, cents / np.maximum(clicks, 1) / 100, np.nan),
+                    "Spend": money(cents),
+                    "7 Day Total Sales ($)": money(own + other),
+                    "Advertising Cost of Sales (ACOS) ": np.where(own > 0, cents / np.maximum(own + other, 1), np.nan),
+                    "Return on Advertising Spend (ROAS)": np.where(
+                        cents > 0, (own + other) / np.maximum(cents, 1), 0.0
+                    ),
+                    "7 Day Total Orders (#)": orders,
+                    "7 Day Total Units (#)": orders * 2,
+                    "7 Day Conversion Rate": np.where(clicks > 0, orders / np.maximum(clicks, 1), 0.0),
+                    "7 Day Advertised SKU Units (#)": orders,
+                    "7 Day Other SKU Units (#)": orders,
+                    "7 Day Advertised SKU Sales ($)": money(own),
+                    "7 Day Other SKU Sales ($)": money(other),
+                }
+            ).with_columns(pl.selectors.float().fill_nan(None))
+            table.write_csv(file, include_header=first == 0)
+
+
+def ours(source: Path, out: Path) -> int:
+    from retailers.connectors.files import open_feed
+    from retailers.domain import harmonizer
+    from retailers.domain import mapping as mappings
+
+    mapping = mappings.shipped("amazon/sp_search_term")
+    with open_feed(source, mapping.dialect, mapping.wanted) as feed:
+        return int(harmonizer.run(feed, mapping, out)["rows_accepted"])
+
+
+def polars(source: Path, out: Path) -> int:
+    import polars as pl
+
+    frame = pl.scan_csv(source, infer_schema=False)
+    money = [name for name in frame.collect_schema() if "Spend" in name or "Sales ($)" in name]
+    counts = ["Impressions", "Clicks", *(n for n in frame.collect_schema() if "(#)" in n)]
+    ratios = ["Click-Thru Rate (CTR)", "Cost Per Click (CPC)", "7 Day Conversion Rate"]
+    cast = frame.with_columns(
+        pl.col("Start Date", "End Date").str.to_date("%Y-%m-%d"),
+        pl.col(counts).cast(pl.Int64),
+        pl.col(n for n in money if n != "Return on Advertising Spend (ROAS)").cast(pl.Decimal(38, 6)),
+        pl.col(ratios).cast(pl.Float64),
+    )
+    cast.sink_parquet(out / "copy.parquet", compression="zstd", compression_level=1)
+    return int(pl.scan_parquet(out / "copy.parquet").select(pl.len()).collect().item())
+
+
+def pandas(source: Path, out: Path) -> int:
+    import numpy as np
+    import pandas as pd
+
+    raw = pd.read_csv(source, dtype=str, keep_default_na=False)
+    key = ["Start Date", "End Date", "Currency", "Campaign Name", "Ad Group Name", "Targeting", "Match Type", "Customer Search Term"]  # fmt: skip
+    frame = raw[key].copy()
+    for name in ("Start Date", "End Date"):
+        frame[name] = pd.to_datetime(raw[name], format="%Y-%m-%d", errors="coerce")
+    frame["Match Type"] = raw["Match Type"].str.strip().str.lower()
+    counts = ["Impressions", "Clicks"]
+    money = ["Spend"]
+    outcomes = [name for name in raw if name.startswith("7 Day") and ("($)" in name or "(#)" in name)]
+    for name in (*counts, *money, *outcomes):
+        frame[name] = pd.to_numeric(raw[name].str.strip().str.replace(",", "", regex=False), errors="coerce")
+    rule = np.select(
+        [frame["Start Date"].isna(), frame["End Date"].isna(), raw["Currency"].str.len() != 3, frame["Campaign Name"] == "",
+         *[(frame[n] < 0) | frame[n].isna() for n in (*counts, *money)], frame["End Date"] < frame["Start Date"]],
+        range(1, 9), 0,
+    )  # fmt: skip
+    ctr = pd.to_numeric(raw["Click-Thru Rate (CTR)"], errors="coerce")
+    cpc = pd.to_numeric(raw["Cost Per Click (CPC)"], errors="coerce")
+    frame["warning"] = (
+        (frame["Clicks"] > frame["Impressions"])
+        | ((ctr - frame["Clicks"] / frame["Impressions"]).abs() > 0.02 * ctr)
+        | ((cpc - frame["Spend"] / frame["Clicks"]).abs() > 0.02 * cpc)
+    )
+    frame["row_key"] = pd.util.hash_pandas_object(frame[key], index=False)
+    frame["row_hash"] = pd.util.hash_pandas_object(frame[[*counts, *money, *outcomes]], index=False)
+    raw[rule != 0].to_parquet(out / "quarantine.parquet")
+    frame = frame[rule == 0].drop_duplicates(["row_key", "row_hash"]).drop_duplicates("row_key")
+    long = frame.melt(id_vars=["row_key"], value_vars=outcomes, var_name="metric")
+    long.to_parquet(out / "outcomes.parquet", compression="zstd")
+    frame.drop(columns=outcomes).to_parquet(out / "metrics.parquet", compression="zstd")
+    frame[["Impressions", "Clicks", "Spend"]].sum()
+    return len(frame)
+
+
+def measure(side: str, source: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        command = [sys.executable, "-m", "benchmarks.harmonizer", side, str(source), folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def rows(size: str) -> list[Row]:
+    millions = (1, 10, 20) if size == "full" else (0.1, 0.5, 1)
+    few = 2_000_000 if size == "full" else 200_000
+    found: list[Row] = []
+    took: dict[float, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for many in millions:
+            source = Path(folder) / "export.csv"
+            make(source, int(many * 1_000_000))
+            took[many] = measure("ours", source)
+            if many == millions[1]:
+                bare = measure("polars", source)
+        source = Path(folder) / "few.csv"
+        make(source, few)
+        mine, theirs = measure("ours", source), measure("pandas", source)
+    middle = took[millions[1]]
+    what = f"{middle['rows']:,.0f} search-term rows to Parquet"
+    ratio = middle["seconds"] / bare["seconds"]
+    found.append(Row(f"{what}, time", middle["seconds"], "s", "bare polars scan, cast, sink", bare["seconds"], "at most 3 times it", ratio <= 3))  # fmt: skip
+    found.append(Row(f"{what}, peak memory", middle["peak_gb"], "GB", "bare polars", bare["peak_gb"], "at most 1.5 GB", middle["peak_gb"] <= 1.5))  # fmt: skip
+    speed = theirs["seconds"] / mine["seconds"]
+    found.append(Row(f"{few:,} rows, time", mine["seconds"], "s", "the same rules in vectorised pandas", theirs["seconds"], "at least 4 times faster", speed >= 4))  # fmt: skip
+    found.append(Row(f"{few:,} rows, peak memory", mine["peak_gb"], "GB", "pandas", theirs["peak_gb"]))
+    per = {many: one["seconds"] / many for many, one in took.items()}
+    growth = per[millions[2]] / per[millions[0]]
+    found.append(Row(f"a million rows at {millions[2]} M", per[millions[2]], "s", f"ours at {millions[0]} M", per[millions[0]], "linear: at most 1.2 times it", growth <= 1.2))  # fmt: skip
+    found.append(Row(f"{millions[2]} M rows, peak memory", took[millions[2]]["peak_gb"], "GB"))
+    found.append(codes(2_000_000 if size == "full" else 200_000))
+    return found
+
+
+def codes(count: int) -> Row:
+    """GTIN-13 and GTIN-14 with right and wrong check digits, looked at all at once."""
+    import numpy as np
+    import polars as pl
+
+    from retailers.domain import identifiers
+
+    numbers = np.random.default_rng(1).integers(10**11, 10**14, count)
+    text = pl.Series(numbers).cast(pl.String)
+    speed = count / median_seconds(lambda: identifiers.examine(text), 5)
+    return Row("product codes checked", speed, "codes/s", bar="at least 1,000,000/s", holds=speed >= 1e6)
+
+
+if __name__ == "__main__":
+    side, given, target = sys.argv[1:]
+    os.environ.setdefault("POLARS_VERBOSE", "0")
+    started = time.perf_counter()
+    count = {"ours": ours, "polars": polars, "pandas": pandas}[side](Path(given), Path(target))
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"rows": count, "seconds": seconds, "peak_gb": peak}))

@@ -23,7 +23,25 @@ NOTE = (
     " dates, key hash, row hash, rules, long outcomes and duplicates, vectorised, at the size pandas can hold."
 )
 PIECE = 500_000
-WORDS = "oat milk bar snack protein organic gluten free dark chocolate mini pack family size low sugar vegan".split()
+WORDS = [
+    "oat",
+    "milk",
+    "bar",
+    "snack",
+    "protein",
+    "organic",
+    "gluten",
+    "free",
+    "dark",
+    "chocolate",
+    "mini",
+    "pack",
+    "family",
+    "size",
+    "low",
+    "sugar",
+    "vegan",
+]
 
 
 def make(path: Path, rows: int) -> None:

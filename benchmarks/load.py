@@ -1,199 +1,284 @@
-"""The console with a million metric rows and ten thousand campaigns: pages, growth, backup and restore.
+"""The API under load on PostgreSQL and a broker of our own: base load, burst, one tenant's flood, soak.
 
-Runs on a database of its own: SQLite in a temporary folder, or what RMN_BENCH_DATABASE_URL names (an empty
-database that may be filled). Pages are asked through Django's test client, so the network is left out; each is
-asked again with its caches empty and then warm, and the 95th percentile is over all asks of a page.
+Requests come at fixed times whether or not the answers keep up (open arrivals), and a request's time counts
+from when it was due. What was accepted counts only once its work is done: the queue must drain. Database,
+broker, site, worker, beat and this load maker share the machine.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
-import os
-import statistics
-import subprocess
+import math
+import random
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
-from benchmarks.harness import Row, seconds
+from benchmarks.harness import Row
+from benchmarks.stack import Stack, running, until
 
-ALONE = True  # minutes, and a database of its own
-BRANDS, RETAILERS, CAMPAIGNS, DAYS = 20, 5, 10_000, 100
-PAGES_ASKED = 5
-ROOT = Path(__file__).resolve().parent.parent
+ALONE = True  # minutes, and processes of its own
+WRITES, READS = 40.0, 80.0  # per second
+SECONDS = {"small": 20, "full": 120}
+SOAK_S = {"small": 20, "full": 240}
 NOTE = (
-    "20 brands, 10,000 campaigns, one metric row per campaign and day. Bar of the pages: 300 ms at the 95th percentile."
+    "40 feedback writes and 80 API reads a second, one write in twenty a wish for an export, over 10 brands; two web processes of "
+    "four threads, one worker of two. 429 answers of the flooding tenant are its allowance at work."
 )
+READ_FROM = ["brands/", "campaigns/", "metrics/?page_size=20", "recommendations/?page_size=20", "feedback/?page_size=20", "feedback/stats/", "skus/", "budget-plans/"]  # fmt: skip
+SEED = "import json; from benchmarks import seed; print(json.dumps(seed.fill()))"
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    token: str
+    body: Any = None
+    tag: str = ""
+    key: str = ""
+
+
+@dataclass
+class Answer:
+    request: Request
+    status: int  # 0: no answer
+    seconds: float  # from when it was due
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Client:
+    """HTTP/1.1 with connections that stay open; small, so that the load maker costs little."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, request: Request, timeout_s: float = 60) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body; an error of the connection is status 0."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._ask(request)
+        except (OSError, EOFError, TimeoutError, ValueError) as error:
+            return 0, {}, str(error).encode()
+
+    async def _ask(self, request: Request) -> tuple[int, dict[str, str], bytes]:
+        kept = bool(self.free)
+        pair = self.free.pop() if kept else await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            return await self._talk(pair, request)
+        except (OSError, EOFError):
+            pair[1].close()
+            if not kept:
+                raise
+        return await self._talk(await asyncio.open_connection("127.0.0.1", self.port), request)  # it had been closed
+
+    async def _talk(self, pair: Any, request: Request) -> tuple[int, dict[str, str], bytes]:
+        reader, writer = pair
+        body = b"" if request.body is None else json.dumps(request.body).encode()
+        lines = [f"{request.method} {request.path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {request.token}", f"Content-Length: {len(body)}"]  # fmt: skip
+        lines += ["Content-Type: application/json"] if body else []
+        lines += [f"Idempotency-Key: {request.key}"] if request.key else []
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+        if "content-length" in headers:
+            said = await reader.readexactly(int(headers["content-length"]))
+        elif headers.get("transfer-encoding") == "chunked":
+            said = b""
+            while size := int((await reader.readline()).strip() or b"0", 16):
+                said += await reader.readexactly(size)
+                await reader.readexactly(2)
+            await reader.readline()
+        else:
+            said = await reader.read()
+        if headers.get("connection", "").lower() == "close":
+            writer.close()
+        else:
+            self.free.append(pair)
+        return int(head[0].split()[1]), headers, said
+
+
+async def arrive(port: int, requests: Iterator[Request], per_second: float, seconds: float, keep: bool = False) -> list[Answer]:  # fmt: skip
+    """Send ``per_second`` requests a second for ``seconds`` s, each at its due time; all their answers."""
+    client, started, open_now = Client(port), time.perf_counter(), set()
+    answers: list[Answer] = []
+
+    async def one(due: float, request: Request) -> None:
+        status, headers, body = await client.ask(request)
+        answers.append(Answer(request, status, time.perf_counter() - due, body if keep or status >= 400 else b"", headers if status == 429 else {}))  # fmt: skip
+
+    for n in range(int(per_second * seconds)):
+        due = started + n / per_second
+        await asyncio.sleep(max(due - time.perf_counter(), 0))
+        task = asyncio.create_task(one(due, next(requests)))
+        open_now.add(task)
+        task.add_done_callback(open_now.discard)
+    while open_now:
+        await asyncio.wait(set(open_now))
+    return answers
+
+
+def mixed(brands: list[dict[str, Any]], seed: int = 1, writes: float = WRITES, reads: float = READS) -> Iterator[Request]:  # fmt: skip
+    """Writes and reads of many people, in a fixed order of chances."""
+    rng = random.Random(seed)
+    for n in itertools.count():
+        brand = rng.choice(brands)
+        token = rng.choice(brand["people"])
+        if rng.random() >= writes / (writes + reads):
+            yield Request("GET", f"/api/v1/{rng.choice(READ_FROM)}", token, tag="read")
+        elif n % 20 == 0:
+            yield Request("POST", "/api/v1/exports/", token, {"format": "csv"}, "export", uuid.uuid4().hex)
+        else:
+            body = {"recommendation": rng.choice(brand["drafts"]), "kind": "rating", "value": rng.randint(1, 5), "note": f"note {n}"}
+            yield Request("POST", "/api/v1/feedback/", token, body, "write", uuid.uuid4().hex)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The smallest value that at least ``share`` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else math.nan
+
+
+def waiting(stack: Stack) -> int:
+    return int(stack.sql("select count(*) from feedback_export where status in ('queued', 'running')")[0][0])
+
+
+def drained(stack: Stack, seconds: float = 300) -> float:
+    """Seconds until no wish waits any more."""
+    started = time.monotonic()
+    until(lambda: not waiting(stack), seconds, "the queue is drained", every=0.5)
+    return time.monotonic() - started
+
+
+def lost(stack: Stack, answers: list[Answer]) -> int:
+    """Acknowledged writes that the database does not hold."""
+    kept = {str(row[0]) for row in stack.sql("select uuid from feedback_feedback")} | {
+        str(row[0]) for row in stack.sql("select id from feedback_export where status = 'succeeded'")
+    }
+    told = [json.loads(one.body)["id"] for one in answers if one.request.method == "POST" and 200 <= one.status < 300]
+    return len(set(told) - kept) + len(told) - len(set(told))
 
 
 def rows(size: str) -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["RMN_VAR"] = folder
-        os.environ["DATABASE_URL"] = os.environ.get("RMN_BENCH_DATABASE_URL") or f"sqlite:///{folder}/db.sqlite3"
-        os.environ.setdefault("SECRET_KEY", "only-for-the-benchmark-0123456789-0123456789-0123456789")
-        os.environ["DJANGO_SETTINGS_MODULE"] = "rmn.settings"
-        os.environ["RMN_REQUIRE_OTP"] = os.environ["SECURE_SSL_REDIRECT"] = "False"
-        os.environ["RMN_LOG_LEVEL"], os.environ["ALLOWED_HOSTS"] = "ERROR", "testserver"
-        import django
-
-        django.setup()
-        from rmn.lib import tenancy
-
-        with tenancy.everyone():
-            return _measured(Path(folder), 1_000_000 if size == "full" else 50_000)
-
-
-def _measured(folder: Path, most: int) -> list[Row]:
-    from django.core.management import call_command
-    from django.db import connection
-
-    from rmn import backup
-
-    call_command("migrate", verbosity=0)
-    engine = connection.vendor
-    found: list[Row] = []
-    people()
-    had = 0
-    for count in sorted({most // 100, most // 10, most}):
-        took, _ = seconds(lambda had=had, count=count: fill(had, count))
-        print(f"{count:,} rows there after {took:.0f} s", file=sys.stderr)
-        had = count
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
-        pages = asked()
-        last = count == most
-        worst = max(pages, key=lambda name: pages[name][1])
-        for name, title in {
-            "first page": "first page",
-            "metrics": "metrics",
-            "campaigns": "campaigns",
-            worst: f"slowest of {len(pages)} console pages ({worst})",
-        }.items():
-            first, later = pages[name]
-            found.append(
-                Row(
-                    f"{engine}, {count:,} rows: {title}, p95",
-                    later * 1000,
-                    "ms",
-                    "its first ask, nothing kept",
-                    first * 1000,
-                    "at most 300" if last else "",
-                    later <= 0.3 if last else None,
-                )
-            )
-    target = folder / "saved"
-    took, manifest = seconds(lambda: backup.dump(target))
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    total = sum(told["rows"] for told in manifest["tables"].values())
-    found.append(Row(f"{engine}: backup of {total:,} rows ({size / 2**20:.0f} MB)", took, "s"))
-    for url in [f"sqlite:///{folder}/again.sqlite3", *filter(None, [os.environ.get("RMN_BENCH_RESTORE_URL")])]:
-        environment = {**os.environ, "RMN_VAR": str(folder / "again"), "DATABASE_URL": url}
-        command = [sys.executable, "manage.py", "restore", str(target)]
-        took, done = seconds(
-            lambda c=command, e=environment: subprocess.run(
-                c, env=e, cwd=ROOT, capture_output=True, text=True, check=True
-            )
-        )
-        told = json.loads(done.stdout)
-        whole = told["rows"] == total and not told["chains"]["broken"]
-        where = url.partition(":")[0]
-        found.append(
-            Row(
-                f"{engine} to {where}: restore of {told['rows']:,} rows, {told['chains']['whole']} chains checked",
-                took,
-                "s",
-                "",
-                None,
-                "at most 300, all whole",
-                took <= 300 and whole,
-            )
-        )
-    return found  # fmt: skip
+    with running(web=2, threads=4, workers=1, concurrency=2) as stack:
+        brands = stack.ask(SEED)["brands"]
+        asyncio.run(arrive(stack.port, mixed(brands, 0), 20, 5))  # templates, caches, connections
+        found: list[Row] = []
+        for part in (
+            lambda: base(stack, brands, SECONDS[size]),
+            lambda: burst(stack, brands),
+            lambda: flood(stack, brands, SECONDS[size] / 4),
+            lambda: soak(stack, brands, SOAK_S[size]),
+        ):
+            for row in part():
+                print(f"load: {row.what}: {row.ours:.4g} {row.unit} ({row.bar})", file=sys.stderr, flush=True)
+                found.append(row)
+        return found
 
 
-def people() -> None:
-    from django.contrib.auth.models import User
-
-    from campaigns.models import Campaign
-    from retailers import audit
-    from retailers.models import Brand, Membership, Retailer
-
-    ops = User.objects.create_superuser("ops", "ops@example.com", "only for the benchmark")
-    Membership.objects.create(user=ops, role="ops")
-    brands = [Brand.objects.create(slug=f"brand-{n}", name=f"Brand {n}") for n in range(BRANDS)]
-    stores = [
-        Retailer.objects.create(slug=f"retailer-{n}", name=f"Retailer {n}", network="instacart")
-        for n in range(RETAILERS)
+def base(stack: Stack, brands: list[dict[str, Any]], seconds: float) -> list[Row]:
+    """The load of every day, and what is left of it when it ends."""
+    answers = asyncio.run(arrive(stack.port, mixed(brands), WRITES + READS, seconds, keep=True))
+    took = drained(stack)
+    times = [one.seconds for one in answers]
+    bad = [one for one in answers if not 200 <= one.status < 300]
+    print(Counter(one.status for one in answers), file=sys.stderr)
+    for one in bad[:3]:
+        print(one.status, one.request.path, one.body[:200], file=sys.stderr)
+    name = f"{WRITES:.0f} writes + {READS:.0f} reads a second for {seconds:.0f} s"
+    p95, p99 = quantile(times, 0.95) * 1000, quantile(times, 0.99) * 1000
+    return [
+        Row(f"{name}: p95", p95, "ms", "median", quantile(times, 0.5) * 1000, "at most 300", p95 <= 300),
+        Row(f"{name}: p99", p99, "ms", "", None, "at most 800", p99 <= 800),
+        Row(f"{name}: errors of {len(answers):,}", len(bad), "", "", None, "0", not bad),
+        Row(f"{name}: queue drained after", took, "s", "", None, "at most 60", took <= 60),
+        Row(f"{name}: acknowledged but lost", gone := lost(stack, answers), "", "", None, "0", not gone),
     ]
-    Campaign.objects.bulk_create(
-        [Campaign(brand=brands[n % BRANDS], retailer=stores[n % RETAILERS], name=f"Campaign {n}", tactic="search", budget=1000, status="live", network_campaign_id=f"c{n}", start_date=date(2026, 1, 1)) for n in range(CAMPAIGNS)], batch_size=1000
-    )  # fmt: skip
-    for brand in brands:
-        for n in range(50):
-            audit.record(brand=brand, actor="ops", action="plan approved", subject=brand, payload={"n": n})
 
 
-def fill(start: int, stop: int) -> None:
-    """Metric rows ``start`` to ``stop``: campaign by campaign within a day, days one after the other."""
-    from django.db import transaction
-
-    from retailers.models import Brand, PerformanceMetric, Retailer
-    from rmn import backup
-
-    brands = list(Brand.objects.order_by("pk").values_list("pk", flat=True))
-    stores = list(Retailer.objects.order_by("pk").values_list("pk", flat=True))
-    now = datetime(2026, 6, 1, tzinfo=UTC).isoformat()
-    names = [field.attname for field in PerformanceMetric._meta.concrete_fields]
-    per_day = max(stop // DAYS, 1)
-
-    def made() -> Iterator[list[Any]]:
-        for n in range(start, stop):
-            campaign = n % CAMPAIGNS
-            day = (date(2026, 1, 1) + timedelta(days=n // per_day % DAYS)).isoformat()
-            row = {
-                "id": n + 1, "uuid": str(UUID(int=n)), "brand_id": brands[campaign % BRANDS], "retailer_id": stores[campaign % RETAILERS],
-                "created_at": now, "loaded_at": now, "extracted_at": now, "row_key": f"{n:064x}", "row_hash": f"{n:064x}",
-                "network": "instacart", "grain": "campaign", "campaign_id": f"c{campaign}", "campaign_name": f"Campaign {campaign}",
-                "period_start": day, "period_end": day, "currency": "USD", "impressions": n % 1000, "clicks": n % 50,
-                "spend": str(n % 97), "spend_assumed": False, "is_final": True, "file_sha256": "0" * 64, "row_number": n,
-                "mapping_version": "instacart/campaign@1+00000000", "load_id": None, "viewable_impressions": None, "hour": None,
-            }  # fmt: skip
-            yield [row.get(name, "") for name in names]
-
-    with transaction.atomic():
-        backup._insert(PerformanceMetric, made(), lambda _: None)
-        backup._reset_sequences()
+def burst(stack: Stack, brands: list[dict[str, Any]], seconds: float = 10) -> list[Row]:
+    """Four times the load for ten seconds; then how long until all is answered, drained and quick again."""
+    answers = asyncio.run(arrive(stack.port, mixed(brands, 2), 4 * (WRITES + READS), seconds, keep=True))
+    started = time.monotonic()
+    drained(stack)
+    calm = False
+    while not calm and time.monotonic() - started < 300:
+        now = asyncio.run(arrive(stack.port, mixed(brands, 3), (WRITES + READS) / 2, 3))
+        calm = quantile([one.seconds for one in now], 0.95) <= 0.3
+    took = time.monotonic() - started
+    bad = sum(1 for one in answers if not (200 <= one.status < 300 or one.status == 429))
+    gone = lost(stack, answers)
+    return [
+        Row(f"4 times that for {seconds:.0f} s: answers other than 2xx and 429, of {len(answers):,}", bad, "", "", None, "0", not bad),
+        Row(f"4 times that for {seconds:.0f} s: acknowledged but lost", gone, "", "", None, "0", not gone),
+        Row("after it: quick and drained again", took, "s", "slowest answer", max(one.seconds for one in answers), "at most 60", took <= 60),
+    ]  # fmt: skip
 
 
-def asked() -> dict[str, tuple[float, float]]:
-    """Of every list in the console and the first page: the first ask, and the 95th percentile of all."""
-    from django.contrib import admin
-    from django.contrib.auth.models import User
-    from django.core.cache import cache
-    from django.test import Client
-    from django.urls import reverse
+def flood(stack: Stack, brands: list[dict[str, Any]], seconds: float) -> list[Row]:
+    """One tenant asks for twenty times what another does, above its allowance; how the others fare."""
+    each = 3.0
+    stack.given["RMN_API_RATE"] = f"{int(each * 3 * 60)}/min"
+    restart(stack, "web")
+    others, loud = brands[1:], brands[:1]
 
-    client = Client()
-    client.force_login(User.objects.get(username="ops"), backend="django.contrib.auth.backends.ModelBackend")
-    pages = {"first page": reverse("admin:index")}
-    for model in admin.site._registry:
-        pages[str(model._meta.verbose_name_plural)] = reverse(
-            f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
-        )
-    pages["metrics"] = pages.pop("performance metrics")
-    client.get(pages["campaigns"])  # templates compile once
-    found = {}
-    for name, address in pages.items():
-        cache.clear()
-        times = []
-        for _ in range(PAGES_ASKED):
-            started = time.perf_counter()
-            assert client.get(address).status_code == 200, address
-            times.append(time.perf_counter() - started)
-        found[name] = (times[0], statistics.quantiles(times[1:], n=20, method="inclusive")[-1])
-    return found  # fmt: skip
+    def reads(of: list[dict[str, Any]], seed: int) -> Iterator[Request]:
+        return mixed(of, seed, writes=1, reads=2)
+
+    async def both(with_flood: bool) -> tuple[list[Answer], list[Answer]]:
+        calm = arrive(stack.port, reads(others, 5), each * len(others), seconds)
+        if not with_flood:
+            return await calm, []
+        return tuple(await asyncio.gather(calm, arrive(stack.port, reads(loud, 6), each * 20, seconds)))  # type: ignore[return-value]
+
+    asyncio.run(arrive(stack.port, reads(others, 4), 10, 5))
+    alone, _ = asyncio.run(both(False))
+    stack.broker(1).flushdb()
+    beside, noise = asyncio.run(both(True))
+    before, after = (quantile([one.seconds for one in told], 0.95) * 1000 for told in (alone, beside))
+    refused = [one for one in noise if one.status == 429]
+    timed = all(int(one.headers.get("retry-after", 0)) > 0 for one in refused)
+    errors = sum(1 for one in beside if not 200 <= one.status < 300)
+    stack.given["RMN_API_RATE"] = "1000000/min"
+    restart(stack, "web")
+    return [
+        Row(f"one tenant asks 20 times as much for {seconds:.0f} s: the others' p95", after, "ms", "without it", before, "at most twice", after <= 2 * before),
+        Row(f"one tenant asks 20 times as much: its 429 answers of {len(noise):,}, all with Retry-After", len(refused), "", "errors of others", errors, "others 0", bool(refused) and timed and not errors),
+    ]  # fmt: skip
+
+
+def soak(stack: Stack, brands: list[dict[str, Any]], seconds: float) -> list[Row]:
+    """Half the load for minutes: memory and connections between the first third and the end."""
+    parts, marks = ("web", "worker-0", "beat-0"), []
+
+    def look() -> dict[str, int]:
+        open_now = stack.sql("select count(*) from pg_stat_activity where datname = 'rmn'")[0][0]
+        return {name: stack.memory(name) for name in parts} | {"connections": int(open_now)}
+
+    for n in range(3):
+        asyncio.run(arrive(stack.port, mixed(brands, 10 + n), (WRITES + READS) / 2, seconds / 3))
+        drained(stack)
+        marks.append(look())
+    found = []
+    for name in ("web", "worker-0"):
+        grown = 100 * (marks[-1][name] / marks[0][name] - 1)
+        found.append(Row(f"half the load for {seconds:.0f} s: memory of {name.partition('-')[0]} grew by", grown, "%", "MB at the end", marks[-1][name] / 2**20, "at most 5", grown <= 5))  # fmt: skip
+    more = marks[-1]["connections"] - marks[0]["connections"]
+    found.append(Row("half the load: more database connections", more, "", "in all", marks[-1]["connections"], "none", more <= 0))  # fmt: skip
+    return found
+
+
+def restart(stack: Stack, name: str, wait: Callable[[], Any] | None = None) -> None:
+    """Stop a part in order and start it with what the environment says now."""
+    child = stack.parts[name]
+    child.stop()
+    stack.parts[name] = child.__class__(child.name, child.command, child.log, child.cwd, stack.environment, child.ready)
+    stack.again(name, 90)

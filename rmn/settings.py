@@ -200,6 +200,9 @@ if TESTING:
     )
 # Several web processes share their allowances and what they keep only where a cache of their own is named.
 CACHES = {"default": env.cache_url("RMN_CACHE_URL", default="locmemcache://")}
+if CACHES["default"]["BACKEND"].endswith("RedisCache"):
+    CACHES["default"]["BACKEND"] = "rmn.lib.cache.ForgivingCache"
+    CACHES["default"]["OPTIONS"] = {"socket_connect_timeout": 1, "socket_timeout": 2}
 
 # -- work that outlives a request
 VALKEY_PORT = number("RMN_VALKEY_PORT", 6390, low=1)
@@ -227,6 +230,7 @@ CELERY_WORKER_MAX_TASKS_PER_CHILD = 500
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
+    "rmn.tasks.*": {"queue": "upkeep"},  # a long queue of other work must not hold up the sweep
     "retailers.tasks.announce": {"queue": "default"},
     "retailers.tasks.deliver": {"queue": "default"},
     "retailers.tasks.*": {"queue": "ingest"},
@@ -237,9 +241,9 @@ CELERY_TASK_ROUTES = {
 CELERY_BEAT_SCHEDULER = "rmn.schedules:OnceScheduler"
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
-    "sweep": {"task": "rmn.tasks.sweep", "schedule": 30.0},
-    "heartbeat": {"task": "rmn.tasks.heartbeat", "schedule": 20.0},
-    "announce": {"task": "retailers.tasks.announce", "schedule": 15.0},
+    "sweep": {"task": "rmn.tasks.sweep", "schedule": 10.0, "options": {"expire_seconds": 10.0}},
+    "heartbeat": {"task": "rmn.tasks.heartbeat", "schedule": 20.0, "options": {"expire_seconds": 20.0}},
+    "announce": {"task": "retailers.tasks.announce", "schedule": 15.0, "options": {"expire_seconds": 15.0}},
     "link-campaigns": {"task": "campaigns.tasks.link_all_campaigns", "schedule": 6 * 3600.0},
     "forecasts": {"task": "agents.tasks.resolve_forecasts", "schedule": 3600.0},
     "early-signs": {"task": "agents.tasks.watch_decisions", "schedule": 6 * 3600.0},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 
+import redis
 import structlog
 from celery import shared_task
+from django.conf import settings
 from django.utils import timezone
 
 from retailers.models import Delivery, IdempotencyKey
@@ -20,10 +23,12 @@ log = structlog.get_logger(__name__)
 @shared_task
 def sweep() -> dict[str, int]:
     """Send again whatever the broker or a killed worker lost."""
+    with closing(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=5)) as broker:
+        forgot = bool(broker.set("rmn:remembers", timezone.now().isoformat(), nx=True))
     with tenancy.everyone():
-        done = runs.sweep(timezone.now())
-    if any(done.values()):
-        log.info("swept", **done)
+        done = runs.sweep(timezone.now(), broker_forgot=forgot)
+    if forgot or any(done.values()):
+        log.info("swept", broker_forgot=forgot, **done)
     return done
 
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import structlog
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
-from redis import RedisError
 from rest_framework import exceptions
 from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 from rest_framework.throttling import SimpleRateThrottle
 
 from rmn.lib.errors import RmnError
-
-log = structlog.get_logger(__name__)
 
 
 class Pages(CursorPagination):
@@ -43,7 +39,7 @@ class BrandThrottle(SimpleRateThrottle):
     """One allowance per brand, shared by all who act for it, so that a tenant's flood does not starve the others.
 
     Who acts for several brands, or for all, has an allowance of their own: no tenant's flood is theirs.
-    A cache that is away lets requests through: an allowance is not a wall.
+    A cache that is away lets requests through (rmn.lib.cache): an allowance is not a wall.
     """
 
     scope = "brand"
@@ -54,13 +50,6 @@ class BrandThrottle(SimpleRateThrottle):
         brands = {member.brand_id for member in request.user.memberships.all()}
         ident = f"brand-{brands.pop()}" if len(brands) == 1 and None not in brands else f"person-{request.user.pk}"
         return self.cache_format % {"scope": self.scope, "ident": ident}
-
-    def allow_request(self, request: Any, view: Any) -> bool:
-        try:
-            return bool(super().allow_request(request, view))
-        except RedisError as error:
-            log.warning("allowance_not_counted", error=type(error).__name__)
-            return True
 
 
 class Problem(RmnError):

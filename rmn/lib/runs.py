@@ -32,9 +32,11 @@ from rmn.lib.rows import TenantQuerySet
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(seconds=60)
-RENEW_EVERY_S = 15
+LEASE = timedelta(seconds=40)
+RENEW_EVERY_S = 10
 RESEND_AFTER = timedelta(seconds=45)
+ON_ITS_WAY = timedelta(seconds=2)  # between the commit of a row and its message
+MOST_AT_ONCE = 1000
 
 
 class RunTaken(RmnError):
@@ -56,9 +58,9 @@ class RunQuerySet(TenantQuerySet):
     def failed(self) -> Self:
         return self.filter(status=Run.Status.FAILED)
 
-    def lost(self, now: datetime) -> Self:
-        """Queued but never picked up, or running with a lease that nobody renews."""
-        never_came = Q(status=Run.Status.QUEUED, queued_at__lt=now - RESEND_AFTER)
+    def lost(self, now: datetime, after: timedelta = RESEND_AFTER) -> Self:
+        """Queued for longer than ``after`` but never picked up, or running with a lease that nobody renews."""
+        never_came = Q(status=Run.Status.QUEUED, queued_at__lt=now - after)
         worker_died = Q(status=Run.Status.RUNNING, lease_until__lt=now)
         return self.filter(never_came | worker_died)
 
@@ -357,14 +359,18 @@ def find(run_id: Any, user: Any) -> Run | None:
     return None
 
 
-def sweep(now: datetime) -> dict[str, int]:
-    """Send again what was lost, and end what has no attempt left."""
+def sweep(now: datetime, *, broker_forgot: bool = False) -> dict[str, int]:
+    """Send again what was lost, and end what has no attempt left.
+
+    A broker that forgot what it held (``broker_forgot``) is told at once of all that waits.
+    """
+    after = ON_ITS_WAY if broker_forgot else RESEND_AFTER
     sent = ended = 0
     for model in kinds():
         if not model.task_name:
             continue
-        for run in model.objects.lost(now)[:500]:
-            still = model.objects.lost(now).filter(pk=run.pk)
+        for run in model.objects.lost(now, after)[:MOST_AT_ONCE]:
+            still = model.objects.lost(now, after).filter(pk=run.pk)
             if run.status == Run.Status.RUNNING and run.attempts >= run.max_attempts:
                 ended += still.update(
                     status=Run.Status.FAILED,

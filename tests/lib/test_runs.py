@@ -131,3 +131,12 @@ def test_retry_queues_the_same_row() -> None:
     run.refresh_from_db()
     run.retry()
     assert (run.status, run.error, run.attempts) == ("queued", "", 0)
+
+
+def test_a_broker_that_forgot_what_it_held_is_told_all_of_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(runs, "send", lambda task, run_id, tenant: sent.append(run_id) or True)
+    run = CurveFitFactory(queued_at=timezone.now() - timedelta(seconds=5))
+    assert runs.sweep(timezone.now())["sent"] == 0
+    assert runs.sweep(timezone.now(), broker_forgot=True)["sent"] == 1
+    assert sent == [str(run.pk)]

@@ -68,7 +68,7 @@ class Command(RmnCommand):
         inference_url, inference = self._inference()
         environment = {"REDIS_URL": broker_url, "RMN_INFERENCE_URL": inference_url, "OMP_WAIT_POLICY": "PASSIVE"}
         celery = [sys.executable, "-m", "celery", "-A", "rmn"]
-        queues = "default,ingest,optimize,train,infer"
+        queues = "upkeep,default,ingest,optimize,train,infer"
         programs: dict[str, tuple[list[str], Any]] = {
             "worker": (
                 [*celery, "worker", "--loglevel", "warning", "--concurrency", "1", "-Q", queues, "-n", "rmn@%h"],

@@ -15,6 +15,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,14 +292,19 @@ class Stack:
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows as the database's superuser sees them, whatever walls there are."""
         if self.sqlite:
-            import sqlite3
-            from contextlib import closing
-
             with closing(sqlite3.connect(self.folder / "db.sqlite3", timeout=30)) as file:
                 return file.execute(query.replace("%s", "?"), values).fetchall()
         with psycopg.connect(self._as("postgres"), autocommit=True) as database:
             found = database.execute(query, values)  # type: ignore[arg-type]  # our own text
             return found.fetchall() if found.description else []
+
+    def sql_write(self, query: str, *values: Any) -> None:
+        """Change rows past the product, to stage a moment."""
+        if self.sqlite:
+            with closing(sqlite3.connect(self.folder / "db.sqlite3", timeout=30)) as file, file:
+                file.execute(query.replace("%s", "?"), values)
+            return
+        self.sql(query, *values)
 
     def command(self, *words: str, **more: str) -> str:
         done = subprocess.run(

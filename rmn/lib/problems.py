@@ -60,6 +60,32 @@ class Problem(RmnError):
         self.status_code, self.title, self.detail = status_code, title, detail
 
 
+PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {"description": "What is wrong with which field, or with which of several rows."},
+    },
+}
+
+
+def name_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:  # noqa: ARG001
+    """Say in the schema that any operation may answer with problem details."""
+    result["components"]["schemas"]["Problem"] = PROBLEM
+    said = {
+        "description": "Not done; why and what to do stands in detail (RFC 9457).",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for path in result["paths"].values():
+        for operation in path.values():
+            operation["responses"].setdefault("default", said)
+    return result
+
+
 def problem(error: Exception, context: dict[str, Any]) -> Response | None:
     """Errors as RFC 9457 problem details; unknown errors stay the server's 500."""
     from rest_framework.views import exception_handler, set_rollback  # they read this module through the settings

@@ -11,7 +11,11 @@ from benchmarks.harness import publish
 
 
 def main() -> None:
-    names = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("harness", "stack", "seed", "__main__")]
+    names = [
+        m.name
+        for m in pkgutil.iter_modules(benchmarks.__path__)
+        if m.name not in ("harness", "stack", "seed", "__main__")
+    ]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*names, []], help="which; when left out, all that take seconds")
     parser.add_argument("--full", action="store_true", help="the sizes of docs/benchmarks.md; minutes, not seconds")

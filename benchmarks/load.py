@@ -16,7 +16,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +137,12 @@ def mixed(brands: list[dict[str, Any]], seed: int = 1, writes: float = WRITES, r
         elif n % 20 == 0:
             yield Request("POST", "/api/v1/exports/", token, {"format": "csv"}, "export", uuid.uuid4().hex)
         else:
-            body = {"recommendation": rng.choice(brand["drafts"]), "kind": "rating", "value": rng.randint(1, 5), "note": f"note {n}"}
+            body = {
+                "recommendation": rng.choice(brand["drafts"]),
+                "kind": "rating",
+                "value": rng.randint(1, 5),
+                "note": f"note {n}",
+            }
             yield Request("POST", "/api/v1/feedback/", token, body, "write", uuid.uuid4().hex)
 
 
@@ -276,9 +281,7 @@ def soak(stack: Stack, brands: list[dict[str, Any]], seconds: float) -> list[Row
     return found
 
 
-def restart(stack: Stack, name: str, wait: Callable[[], Any] | None = None) -> None:
+def restart(stack: Stack, name: str) -> None:
     """Stop a part in order and start it with what the environment says now."""
-    child = stack.parts[name]
-    child.stop()
-    stack.parts[name] = child.__class__(child.name, child.command, child.log, child.cwd, stack.environment, child.ready)
+    stack.parts[name].stop()
     stack.again(name, 90)

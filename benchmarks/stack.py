@@ -25,6 +25,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,104 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} GRANT SELECT, INSERT, UPDATE, DELETE O
 ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} GRANT USAGE ON SEQUENCES TO {APP};
 GRANT USAGE ON SCHEMA public TO {APP};
 """
+
+
+# Imports the product once, then forks: a part that is killed is back in a moment, however slow the machine.
+NURSERY = """
+import json, os, runpy, signal, sys, traceback
+import rmn.wsgi, celery.__main__, gunicorn.app.wsgiapp
+from django.urls import get_resolver
+from rmn.celery import app
+get_resolver().url_patterns
+app.loader.import_default_modules()
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+for line in sys.stdin:
+    told = json.loads(line)
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    out = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(out, 1), os.dup2(out, 2)
+    sys.argv, code = told["words"], 0
+    try:
+        run = runpy.run_path if told["words"][0].endswith(".py") else runpy.run_module
+        run(told["words"][0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    if told["code"]:
+        open(told["code"], "w").write(str(code))
+    os._exit(code)
+"""
+
+
+class Nursery:
+    """A process that has all imported and forks the parts of a stack."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
+        self.lock = threading.Lock()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", NURSERY], cwd=ROOT, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == "ready", "the product does not import"
+
+    def fork(self, words: list[str], log: Path, code: Path | None = None) -> int:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with self.lock:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.write(json.dumps({"words": words, "log": str(log), "code": str(code or "")}) + "\n")
+            self.process.stdin.flush()
+            return int(self.process.stdout.readline())
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Born(subprocess.Popen):  # type: ignore[type-arg]
+    """A process somebody else forked, asked as if it were ours."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.returncode = pid, None
+
+    def poll(self) -> int | None:
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE:
+                return None
+        return -1
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = time.monotonic() + (timeout or 1e9)
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("a part", timeout or 0)
+            time.sleep(0.02)
+        return -1
+
+    def __del__(self, *_: Any) -> None:
+        """Nothing of ours to tidy."""
+
+
+@dataclass
+class Part(Child):
+    """A program of the product, forked from the nursery."""
+
+    nursery: Callable[[], Nursery] | None = None
+
+    def start(self) -> None:
+        assert self.nursery is not None
+        self.process = Born(self.nursery().fork(self.command, self.log))
+        self.started_at = time.monotonic()
 
 
 def postgres_programs() -> Path | None:
@@ -90,6 +189,7 @@ class Stack:
         self.folder, self.sqlite, self.append_only = folder, sqlite, append_only
         self.port, self.broker_port, self.database_port = free_port(), free_port(), free_port()
         self.parts: dict[str, Child] = {}
+        self._nursery: Nursery | None = None
         self.given = dict(environment)
         self.home = Path(tempfile.mkdtemp(prefix="rmn-stack-"))  # of the database: its user must reach it
         self.key = secrets.token_urlsafe(48)
@@ -107,7 +207,9 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RMN_", "DATABASE_", "PYTEST"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("RMN_", "DATABASE_", "PYTEST"))
+        }
         return kept | {
             "RMN_VAR": str(self.folder),
             "RMN_BASE_MODEL": str(ROOT / "var" / "models" / "base"),
@@ -125,8 +227,21 @@ class Stack:
             "OMP_WAIT_POLICY": "PASSIVE",
         } | self.given  # fmt: skip
 
-    def child(self, name: str, command: list[str], ready: Callable[[], bool] | None = None, **more: str) -> Child:
-        self.parts[name] = Child(name, command, self.folder / "log" / f"{name}.log", ROOT, self.environment | more, ready)
+    def nursery(self) -> Nursery:
+        """The one for the environment as it is now."""
+        if self._nursery is None or self._nursery.environment != self.environment:
+            if self._nursery is not None:
+                self._nursery.stop()
+            self._nursery = Nursery(self.environment)
+        return self._nursery
+
+    def child(self, name: str, command: list[str], ready: Callable[[], bool] | None = None) -> Child:
+        """A part to be started: a program of the machine's, or ``celery`` and ``gunicorn`` with the product in them."""
+        log = self.folder / "log" / f"{name}.log"
+        if command[0] in ("celery", "gunicorn"):
+            self.parts[name] = Part(name, command, log, ROOT, {}, ready, nursery=self.nursery)
+        else:
+            self.parts[name] = Child(name, command, log, ROOT, self.environment, ready)
         return self.parts[name]
 
     # -- life
@@ -134,14 +249,24 @@ class Stack:
     def start(self, *, web: int = 2, threads: int = 4, workers: int = 1, concurrency: int = 2, beats: int = 1) -> None:
         """Database and broker, tables, then as many of the others as asked."""
         self.start_stores()
-        celery = [sys.executable, "-m", "celery", "-A", "rmn"]
+        celery = ["celery", "-A", "rmn"]
         for n in range(workers):
             self.child(f"worker-{n}", [*celery, "worker", "--loglevel", "warning", "--concurrency", str(concurrency), "-Q", queues(), "-n", f"w{n}@%h"])  # fmt: skip
         for n in range(beats):
             self.child(f"beat-{n}", [*celery, "beat", "--loglevel", "warning", "--pidfile="])
         if web:
-            command = [sys.executable, "-m", "gunicorn", "rmn.wsgi", "--bind", f"127.0.0.1:{self.port}", "--backlog", "512"]
-            command += ["--worker-class", "gthread", "--threads", str(threads), "--workers", str(web), "--timeout", "60", "--preload"]
+            command = ["gunicorn", "rmn.wsgi", "--bind", f"127.0.0.1:{self.port}", "--backlog", "512"]
+            command += [
+                "--worker-class",
+                "gthread",
+                "--threads",
+                str(threads),
+                "--workers",
+                str(web),
+                "--timeout",
+                "60",
+                "--preload",
+            ]
             self.child("web", command, self.answers)
         for child in self.parts.values():
             if child.process is None:
@@ -214,6 +339,8 @@ class Stack:
     def stop(self) -> None:
         for name in reversed(self.parts):
             self.parts[name].stop(3 if name.startswith("worker") else 8)
+        if self._nursery is not None:
+            self._nursery.stop()
         shutil.rmtree(self.home, ignore_errors=True)
 
     # -- harm
@@ -268,7 +395,7 @@ class Stack:
 
     def answers(self, path: str = "/healthz") -> bool:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=3) as answer:  # noqa: S310  # our own loopback address
+            with urllib.request.urlopen(self.url + path, timeout=3) as answer:  # our own loopback address
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -306,12 +433,16 @@ class Stack:
             return
         self.sql(query, *values)
 
-    def command(self, *words: str, **more: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *words], cwd=ROOT, env=self.environment | more, capture_output=True, text=True, check=False
-        )  # fmt: skip
-        assert done.returncode == 0, (done.stderr or done.stdout)[-3000:]
-        return done.stdout.strip()
+    def command(self, *words: str) -> str:
+        """Run a management command to its end; what it printed."""
+        name = self.folder / "log" / f"command-{secrets.token_hex(4)}"
+        code, log = name.with_suffix(".code"), name.with_suffix(".log")
+        process = Born(self.nursery().fork(["manage.py", *words], log, code))
+        process.wait(600)
+        said = log.read_text()
+        assert code.exists(), said[-3000:]
+        assert code.read_text() == "0", said[-3000:]
+        return said.strip()
 
     def ask(self, code: str) -> Any:
         """Run a piece of code inside the product, and read what it prints last as JSON."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.http import Http404
 from django.urls import include, path
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_serializer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
@@ -58,6 +58,15 @@ class RunSerializer(serializers.Serializer):
         return run.brand.slug if run.brand_id else None
 
 
+@extend_schema_serializer(many=False)
+class RunPage(serializers.Serializer):
+    """The newest runs of all kinds, on one page."""
+
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+    results = RunSerializer(many=True)
+
+
 @extend_schema(parameters=[OpenApiParameter("id", UUID, OpenApiParameter.PATH)])
 class Runs(viewsets.ViewSet):
     """Long work of every kind: look, cancel, retry."""
@@ -66,7 +75,7 @@ class Runs(viewsets.ViewSet):
     lookup_url_kwarg = "id"
     serializer_class = RunSerializer
 
-    @extend_schema(responses=RunSerializer(many=True))
+    @extend_schema(responses=RunPage)
     def list(self, request: Request) -> Response:
         newest: list[Any] = []
         for model in runs.kinds():

@@ -7,6 +7,7 @@ from django.urls import include, path
 
 from rmn import health, views
 
+handler404, handler500 = views.not_found, views.broke_down
 urlpatterns = [
     path("", views.home, name="home"),
     path("runs/<uuid:pk>", views.run, name="run"),

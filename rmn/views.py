@@ -14,6 +14,7 @@ from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
+from django.views import defaults
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_otp import login as otp_login
 from django_otp.plugins.otp_totp.models import TOTPDevice
@@ -24,9 +25,26 @@ from campaigns.models import BudgetPlan
 from feedback.models import ReviewTask
 from retailers.models import QuarantinedRow, roles
 from rmn.lib import runs
-from rmn.lib.http import StaffRequest
+from rmn.lib.http import StaffRequest, problem_response
 
 HTMX_STOP_POLLING = 286
+API = "/api/"
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """No such address: problem details for programs, a page for people."""
+    if request.path.startswith(API):
+        return problem_response(404, "Not found", "There is nothing here that you may see.")
+    return defaults.page_not_found(request, exception)
+
+
+def broke_down(request: HttpRequest) -> HttpResponse:
+    """Our own error: the log has it, with the request's id."""
+    if request.path.startswith(API):
+        return problem_response(
+            500, "Server error", "This was not foreseen; try again, and quote the time if it stays."
+        )
+    return defaults.server_error(request)
 
 
 @require_GET

@@ -163,6 +163,21 @@ def test_the_schema_validates(people: People) -> None:
     assert people.api(people.owner).get("/api/schema/?format=json").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["nothing/", "runs/quantization/", "exports/none/file/"])
+def test_an_address_that_is_not_there_is_a_problem_for_programs(path: str, people: People) -> None:
+    answer = people.api(people.owner).get(f"/api/v1/{path}")
+    assert answer.status_code == 404
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_the_schema_says_that_any_operation_may_answer_with_a_problem() -> None:
+    schema = SchemaGenerator().get_schema(request=None, public=True)
+    operations = [operation for path in schema["paths"].values() for operation in path.values()]
+    assert all("default" in operation["responses"] for operation in operations)
+    listed = schema["paths"]["/api/v1/runs/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert listed == {"$ref": "#/components/schemas/RunPage"}
+
+
 def test_every_address_of_the_api_is_in_a_router_or_a_list() -> None:
     patterns = [str(p.pattern) for p in get_resolver("rmn.api").url_patterns]
     assert patterns == ["v1/", "schema/", "docs/"]

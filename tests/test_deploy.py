@@ -23,7 +23,12 @@ def compose() -> dict[str, Any]:
 def test_every_queue_has_a_worker_and_two_beats_run() -> None:
     services = compose()["services"]
     commands = {name: " ".join(one.get("command", [])) for name, one in services.items()}
-    served = {queue for said in commands.values() for told in re.findall(r"worker -Q (\S+)", said) for queue in told.split(",")}
+    served = {
+        queue
+        for said in commands.values()
+        for told in re.findall(r"worker -Q (\S+)", said)
+        for queue in told.split(",")
+    }
     assert served == {route["queue"] for route in settings.CELERY_TASK_ROUTES.values()} | {
         settings.CELERY_TASK_DEFAULT_QUEUE
     }

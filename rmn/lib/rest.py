@@ -76,7 +76,12 @@ class RowSerializer(serializers.ModelSerializer):
         if cls is Reference:
             kwargs.pop("view_name", None)
             if relation_info.related_model._meta.label == "auth.User":
-                return serializers.SlugRelatedField, {"slug_field": "username", "read_only": True}
+                nullable = bool(relation_info.model_field is not None and relation_info.model_field.null)
+                return serializers.SlugRelatedField, {
+                    "slug_field": "username",
+                    "read_only": True,
+                    "allow_null": nullable,
+                }
         return cls, kwargs
 
 

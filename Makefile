@@ -43,7 +43,7 @@ restore: install  ## into an empty database, or one brand alone: make restore FR
 	@$(VENV) manage.py restore "$(FROM)" $(if $(BRAND),--brand "$(BRAND)")
 
 faults: install  ## kills and broken parts; own servers on free ports
-	@$(VENV) -m pytest tests/faults -m faults
+	@$(VENV) -m pytest tests/faults -m faults -rP
 
 bench: install  ## benchmarks, small
 	@$(VENV) -m benchmarks

@@ -30,6 +30,7 @@ from agents.inference.errors import AdapterExists, BadAdapter, UnknownAdapter
 from agents.inference.launcher import connect
 from agents.inference.types import InferenceClient, Message, Question, Reply
 from agents.models import Adapter, AdapterAlias, Deployment, Generation
+from campaigns.models import Recommendation
 from feedback.models import Feedback
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import BadInput, RmnError
@@ -304,6 +305,7 @@ def roll_back(scope: str, alias: str, reason: str) -> AdapterAlias | None:
     if withdrawn is not None and not AdapterAlias.objects.filter(adapter=withdrawn).exists():
         withdrawn.state = Adapter.State.REVOKED
         withdrawn.save(update_fields=["state"])
+        _withdraw_drafts({withdrawn.digest})
     return champion
 
 
@@ -332,7 +334,13 @@ def revoke(digests: set[str], reason: str) -> list[str]:
         if gone:
             moved.append(scope)
     rows.update(state=Adapter.State.REVOKED)
+    _withdraw_drafts(digests)
     return moved
+
+
+def _withdraw_drafts(digests: set[str]) -> None:
+    """What a withdrawn version wrote is offered no more, and what was said of it counts no more."""
+    Recommendation.objects.filter(adapter_digest__in=digests).update(status=Recommendation.Status.WITHDRAWN)
 
 
 def discard(digests: set[str]) -> None:

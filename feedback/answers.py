@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, time
 from typing import Any
 
 from django.db.models import Q
 
 from feedback.domain.formats import Answer
-from feedback.models import Feedback
+from feedback.models import AnswerCount, Feedback
 from retailers.services import masker
 
+DIGEST = 64  # characters of a whole one
 LEAST_VOTES = 2  # of people on one question, before their agreement is asked for
 
 
@@ -31,20 +32,27 @@ class Filters:
     min_agreement: float = 0.0  # share of the people who said the same; of human votes alone
 
     def apply(self, rows: Any) -> Any:
-        """A queryset of Feedback narrowed to these."""
+        """A queryset of Feedback, or of its counts by day, narrowed to these."""
         for name in ("task", "kind", "origin"):
             if getattr(self, name):
                 rows = rows.filter(**{name: getattr(self, name)})
         if self.retailer:
             rows = rows.filter(retailer__slug=self.retailer)
         if self.adapter:
-            wrote = Q(adapter_digest__startswith=self.adapter) | Q(other_adapter_digest__startswith=self.adapter)
-            rows = rows.filter(wrote)
-        if self.since:
-            rows = rows.filter(created_at__gte=self.since)
-        if self.until:
-            rows = rows.filter(created_at__lt=self.until)
+            how = "" if len(self.adapter) == DIGEST else "__startswith"
+            names = ("adapter_digest", "other_adapter_digest")
+            rows = rows.filter(Q(*((f"{name}{how}", self.adapter) for name in names), _connector=Q.OR))
+        by_day = rows.model is AnswerCount
+        for name, edge in (("gte", self.since), ("lt", self.until)):
+            if edge:
+                rows = rows.filter(**{f"day__{name}": edge.date()} if by_day else {f"created_at__{name}": edge})
         return rows
+
+    @property
+    def whole_days(self) -> bool:
+        """Whether what was counted by day can answer."""
+        midnight = time(0, tzinfo=UTC)
+        return all(edge.astimezone(UTC).timetz() == midnight for edge in (self.since, self.until) if edge)
 
     def row(self) -> dict[str, Any]:
         """As a manifest prints it and a run keeps it."""

@@ -225,13 +225,13 @@ class FiltersSerializer(serializers.Serializer):
         return Filters(**{k: v for k, v in self.validated_data.items() if k in Filters.__dataclass_fields__})
 
 
-def _asked(request: Request, data: Any) -> tuple[Any, Filters]:
-    """The answers somebody may see and means, and the filters."""
+def _asked(request: Request, data: Any) -> tuple[Brand | None, Any, Filters]:
+    """The brand that is meant, the answers of it that somebody may see, and the filters."""
     wish = FiltersSerializer(data=data, context={"request": request})
     wish.is_valid(raise_exception=True)
     rows = Feedback.objects.visible_to(request.user)
     brand = wish.validated_data.get("brand")
-    return (rows.filter(brand=brand) if brand else rows), wish.filters()
+    return brand, rows.filter(brand=brand) if brand else rows, wish.filters()
 
 
 class Statistics(APIView):
@@ -241,10 +241,12 @@ class Statistics(APIView):
 
     @extend_schema(parameters=[FiltersSerializer], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
-        rows, filters = _asked(request, request.query_params)
+        brand, rows, filters = _asked(request, request.query_params)
         key = f"{request.user.pk}:{sorted(request.query_params.items())}"
-        told = dict(figures.kept(key, lambda: figures.figures(rows, filters)))
+        told = dict(figures.kept(key, lambda: figures.figures(request.user, brand, filters)))
         tasks = ReviewTask.objects.visible_to(request.user).filter(repeats=None)
+        if brand is not None:
+            tasks = tasks.filter(brand=brand)
         if filters.task:
             tasks = tasks.filter(task=filters.task)
         told["coverage"] = figures.coverage(tasks)
@@ -279,7 +281,7 @@ class ExportDPO(APIView):
             raise BadInput(
                 f"format {wanted[:40]!r}: one of {', '.join(self.LINES)}; POST exports/ makes csv and parquet"
             )
-        rows, filters = _asked(request, request.query_params)
+        _, rows, filters = _asked(request, request.query_params)
 
         def lines() -> Iterator[str]:
             for row in formats.rows(answers.exported(rows, filters, Redaction()), wanted):

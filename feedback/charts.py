@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ def approval(tasks: Sequence[Row]) -> Picture | None:
     )
 
 
+SHOWN = {"pair": "pairs", "thumb": "drafts with a thumb", "rating": "drafts with stars"}
 SPOKEN = {
     "percent_agreement": "agreement",
     "alpha_nominal": "alpha",
@@ -72,17 +74,20 @@ def agreement(found: Mapping[str, Row]) -> Picture | None:
     if not told:
         return None
     spec = charts.intervals("what", "estimate", "low", "high", x_title="1 is full agreement; alpha and AC: 0 is chance")
-    ceiling = next((row["ceiling"] for row in found.values() if row.get("ceiling") is not None), None)
-    if ceiling is not None:
-        spec["layer"].append(charts.rule(ceiling, f"ceiling {ceiling:.2f}", vertical=True))
-    first = next(iter(found.values()))["percent_agreement"]["estimate"]
+    kind, first = next(iter(found.items()))
+    title = (
+        f"Two people agree on {words.share(first['percent_agreement']['estimate'])} of the {SHOWN[kind]} both judged"
+    )
+    if first.get("ceiling") is not None:
+        spec["layer"].append(charts.rule(first["ceiling"], "", vertical=True))
+        title += f"; the ceiling is {words.share(first['ceiling'])}"
     return charts.picture(
         spec,
-        f"Two people agree on {words.share(first)} of what both judged",
-        "Points with intervals: coefficients of agreement by kind of answer"
-        + (f"; a line at the ceiling of {ceiling:.2f}." if ceiling is not None else "."),
+        title,
+        "Points with intervals: coefficients of agreement by kind of answer; a dashed line at the ceiling.",
         told,
-        note="Bootstrap over questions, 95 %. The ceiling is how often one more person agrees with the others.",
+        note="Bootstrap over questions, 95 %. The ceiling (dashed) is how often one more person agrees with what the "
+        "others said: no adapter can be expected to please people more often than they please each other.",
         key="agreement",
     )
 
@@ -149,6 +154,7 @@ def by_week(rows: Sequence[Row]) -> Picture | None:
     )
 
 
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 TIMES = ("time", "date", "period", "week", "day", "x")
 SEEN = ("observed", "treated", "actual", "outcome")
 WITHOUT = ("counterfactual", "predicted", "synthetic", "expected", "control")
@@ -173,7 +179,7 @@ def effect(series: Sequence[Row], key: str) -> tuple[Picture, str] | None:
         series="which",
         x_title="",
         y_title="Outcome",
-        x_type="ordinal",
+        x_type="temporal" if all(DAY.match(str(row["when"])) for row in told) else "ordinal",
         zero=False,
         names=("observed", "without the ads"),
     )

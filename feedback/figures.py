@@ -1,7 +1,8 @@
 """What the answers say together: approval, agreement, who is better, what biases a vote, what is missing.
 
 One set of figures for the dashboard, the statistics page and ``feedback/stats``. Totals count every
-answer; agreement, ranking and bias rest on the newest ``NEWEST`` human ones, and say on how many.
+answer: of a brand with many they are counted in the background, and a page adds what came since.
+Agreement, ranking and bias rest on the newest ``NEWEST`` human ones, and say on how many.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import numpy as np
 from django.core.cache import cache
-from django.db.models import Count, F
-from django.db.models.functions import Length
+from django.db import transaction
+from django.db.models import Count, F, Max, Q, Sum
+from django.db.models.functions import Length, TruncDate, TruncWeek
+from django.utils import timezone
 
-from campaigns.models import Task
+from campaigns.models import Recommendation, Task
 from feedback.answers import Filters
 from feedback.domain import agreement, bias, ranking
-from feedback.domain.formats import edit_share
-from feedback.models import Feedback, ReviewTask
+from feedback.models import AnswerCount, CountedAnswers, Feedback, ReviewTask
+from retailers.models import Brand
 from rmn.lib import stats
 from rmn.lib.errors import BadInput
 
-NEWEST = 20_000  # answers; by then the intervals are narrower than anybody's decision
+NEWEST = 5_000  # answers; by then the intervals are narrower than anybody's decision
+MANY = 2_000  # answers of a brand that are not counted yet; more are counted in the background
+SETTLED = timedelta(minutes=2)  # by then the transaction that an answer came in has ended
+SORT = ("task", "kind", "origin", "value", "outcome")
 BOOTSTRAP = 200
 SITTING = timedelta(minutes=30)  # a longer pause begins a new sitting
 HOPELESS = 0.51  # under this win rate the votes needed run to tens of thousands
@@ -41,25 +47,22 @@ OUTCOMES = tuple(Feedback.Outcome.values)
 Row = dict[str, Any]
 
 
-def figures(rows: Any, filters: Filters) -> Row:
-    """All figures of these answers.
-
-    Args:
-        rows: Feedback narrowed to what somebody may see.
-    """
-    chosen = filters.apply(rows)
-    standing = chosen.standing()
-    totals = _totals(standing)
+def figures(user: Any, brand: Brand | None, filters: Filters) -> Row:
+    """All figures of the answers somebody may see, of one brand or of all of theirs."""
+    rows, counts = Feedback.objects.visible_to(user), AnswerCount.objects.visible_to(user)
+    brands = Brand.objects.for_user(user) if brand is None else Brand.objects.filter(pk=brand.pk)
+    keys = list(brands.values_list("pk", flat=True))
+    standing = filters.apply(rows.filter(brand__in=keys)).standing()
     told = _told(standing.human().first_showings())
     votes = [_as_vote(each) for each in told if each["kind"] == Feedback.Kind.PAIR]
     return {
         "filters": filters.row(),
-        **totals,
+        **_totals(_counted(rows, counts, keys, filters)),
+        "people": len({each["by"] for each in told if each["by"]}),
         "agreement": {kind: found for kind in LEVELS if (found := _agreement(told, kind))},
         "adapters": contest_of_adapters(told),
         "first_side": bias.position(votes).row(),
         "longer_text": bias.length(votes).row(),
-        "weeks": _weeks(told),
         "reasons": _reasons(told),
         "rewrites": _rewrites(standing.human()),
         "rests_on": len(told),
@@ -77,15 +80,76 @@ def kept(key: str, make: Callable[[], Row]) -> Row:
     return found  # type: ignore[no-any-return]
 
 
-def _totals(standing: Any) -> Row:
-    groups = list(standing.order_by().values("task", "kind", "origin", "value", "outcome").annotate(n=Count("pk")))
+# -- counting
+
+
+def _counted(rows: Any, counts: Any, brands: Sequence[int], filters: Filters) -> list[Row]:
+    """How many standing answers of each sort and week: what was counted, and what came or went since."""
+    found: Counter[tuple[Any, ...]] = Counter()
+
+    def add(source: Any, when: str, sign: int = 1) -> None:
+        grouped = source.order_by().annotate(week=TruncWeek(when)).values(*SORT, "week")
+        for row in grouped.annotate(sum=Count("pk") if when == "created_at" else Sum("n")):
+            week = row["week"].date() if isinstance(row["week"], datetime) else row["week"]
+            found[(*(row[name] for name in SORT), week)] += sign * row["sum"]
+
+    marks = list(CountedAnswers.objects.filter(brand__in=brands)) if filters.whole_days else []
+    chosen = filters.apply(rows)
+    left = chosen.filter(undone_at=None)
+    if marks:
+        add(filters.apply(counts.filter(brand__in=[mark.brand_id for mark in marks])), "day")
+    for mark in marks:
+        add(left.filter(brand=mark.brand_id, pk__gt=mark.up_to), "created_at")
+        add(chosen.filter(brand=mark.brand_id, pk__lte=mark.up_to, undone_at__gt=mark.at), "created_at", -1)
+    few = set(brands) - {mark.brand_id for mark in marks}
+    add(left.filter(brand__in=few), "created_at")
+    withdrawn = Recommendation.Status.WITHDRAWN
+    mine = left.filter(brand__in=brands)
+    add(mine.filter(recommendation__status=withdrawn), "created_at", -1)
+    add(mine.filter(other__status=withdrawn).exclude(recommendation__status=withdrawn), "created_at", -1)
+    return [dict(zip((*SORT, "week"), key, strict=True)) | {"n": n} for key, n in found.items() if n]
+
+
+def refresh() -> int:
+    """Count what came since of every brand with many answers; returns of how many brands."""
+    marks = dict(CountedAnswers.objects.values_list("brand", "up_to"))
+    done = 0
+    for brand in Brand.objects.order_by("pk"):
+        fresh = Feedback.objects.filter(brand=brand, pk__gt=marks.get(brand.pk, 0))
+        if fresh.order_by()[: MANY + 1].count() > MANY:
+            count_up(brand)
+            done += 1
+    return done
+
+
+@transaction.atomic
+def count_up(brand: Brand) -> None:
+    """Count the answers that came since the last time, and take off those that were taken back since."""
+    CountedAnswers.objects.get_or_create(brand=brand)
+    mark = CountedAnswers.objects.select_for_update().get(brand=brand)
+    until = timezone.now() - SETTLED
+    rows = Feedback.objects.filter(brand=brand)
+    last = rows.filter(pk__gt=mark.up_to, created_at__lte=until).aggregate(last=Max("pk"))["last"] or mark.up_to
+    came = rows.filter(Q(undone_at=None) | Q(undone_at__gt=until), pk__gt=mark.up_to, pk__lte=last)
+    went = rows.filter(pk__lte=mark.up_to, undone_at__gt=mark.at, undone_at__lte=until)
+    names = (*SORT, "retailer_id", "adapter_digest", "other_adapter_digest")
+    for source, sign in ((came, 1), (went, -1)):
+        grouped = source.order_by().annotate(day=TruncDate("created_at")).values(*names, "day").annotate(n=Count("pk"))
+        AnswerCount.objects.bulk_create(
+            (AnswerCount(brand=brand, **row | {"n": sign * row["n"]}) for row in grouped), batch_size=1000
+        )
+    mark.up_to, mark.at = last, until
+    mark.save()
+
+
+def _totals(groups: Sequence[Row]) -> Row:
     human = [group for group in groups if group["origin"] == Feedback.Origin.HUMAN]
 
     def by(name: str, of: Iterable[Row] = groups) -> dict[str, int]:
         found: Counter[str] = Counter()
         for group in of:
             found[group[name]] += group["n"]
-        return dict(found)
+        return {key: n for key, n in found.items() if n}
 
     tasks = []
     for task in Task.values:
@@ -96,7 +160,6 @@ def _totals(standing: Any) -> Row:
     return {
         "total": sum(group["n"] for group in groups),
         "human": sum(group["n"] for group in human),
-        "people": standing.human().order_by().values("by").distinct().count(),
         "by_kind": _zeros(by("kind")),
         "by_task": by("task"),
         "by_origin": by("origin"),
@@ -104,6 +167,7 @@ def _totals(standing: Any) -> Row:
         "approval": _approval(human),
         "rating": _mean(stars),
         "tasks": tasks,
+        "weeks": _weeks(human),
     }
 
 
@@ -174,15 +238,14 @@ def _reasons(told: Sequence[Row]) -> dict[str, int]:
     return dict(Counter(reason for row in told for reason in row["reasons"] or []).most_common(12))
 
 
-def _weeks(told: Sequence[Row]) -> list[Row]:
-    """Answers of the last twelve weeks by kind."""
-    found: Counter[tuple[str, str]] = Counter()
-    for row in told:
-        day = row["created_at"].date()
-        found[(day - timedelta(days=day.weekday())).isoformat(), row["kind"]] += 1
+def _weeks(groups: Sequence[Row]) -> list[Row]:
+    """Answers of people in the last twelve weeks that had any, by kind."""
+    found: Counter[tuple[Any, str]] = Counter()
+    for group in groups:
+        found[group["week"], group["kind"]] += group["n"]
     weeks = sorted({week for week, _ in found})[-12:]
     return [
-        {"week": week, "kind": kind, "answers": found[week, kind]}
+        {"week": week.isoformat(), "kind": kind, "answers": found[week, kind]}
         for week in weeks
         for kind in Feedback.Kind.values
         if found[week, kind]
@@ -217,7 +280,7 @@ def _agreement(told: Sequence[Row], kind: str) -> Row | None:
     words = sorted({word for counts in shared.values() for word in counts}, key=_order)
     values: list[Any] = [float(word) for word in words] if kind != Feedback.Kind.PAIR else list(words)
     counts_UV = np.array([[counts[word] for word in words] for counts in shared.values()], dtype=float)
-    coefficients: dict[str, Callable[[Any], float | None]] = {
+    coefficients: dict[str, Callable[..., float | None]] = {
         "percent_agreement": agreement.percent_agreement,
         "gwet_ac1": partial(agreement.gwet, weight_VV=np.eye(len(words))),
     }
@@ -342,6 +405,44 @@ def _decision(pairs: Sequence[Pair]) -> Row | None:
     }
 
 
+def flat(found: Row) -> list[Row]:
+    """The figures one by one, as a spreadsheet has them."""
+    rows: list[Row] = []
+
+    def add(section: str, what: str, estimate: Any, interval: Any = None, n: Any = None) -> None:
+        low, high = interval or (None, None)
+        rows.append({"section": section, "what": what, "estimate": estimate, "low": low, "high": high, "n": n})
+
+    add("totals", "answers", found["total"])
+    add("totals", "people", found["people"])
+    for name in ("by_kind", "by_task", "by_origin", "outcomes", "reasons"):
+        for what, n in found[name].items():
+            add(name, what, n)
+    add("approval", "thumbs up", found["approval"]["share"], found["approval"]["interval"], found["approval"]["n"])
+    add("approval", "mean stars", found["rating"]["mean"], found["rating"]["interval"], found["rating"]["n"])
+    for row in found["tasks"]:
+        add("approval by task", row["task"], *(row["approval"][name] for name in ("share", "interval", "n")))
+    for kind, row in found["agreement"].items():
+        for what, value in row.items():
+            if isinstance(value, dict):
+                add(f"agreement on {kind}", what, value["estimate"], value["interval"], row["questions"])
+        add(f"agreement on {kind}", "ceiling", row["ceiling"], None, row["questions"])
+    for row in found["adapters"]["win_rates"]:
+        add("pairs won", row["adapter"], row["share"], row["interval"], row["n"])
+    for name in ("ranking", "length_controlled"):
+        for what, row in ((found["adapters"][name] or {}).get("abilities") or {}).items():
+            add(name.replace("_", " "), what, row["beside_mean"], row["beside_mean_interval"])
+    if found["adapters"]["decision"]:
+        add("decision", "votes still needed", found["adapters"]["decision"]["more_votes"])
+    for name in ("first_side", "longer_text"):
+        add("bias", name.replace("_", " "), *(found[name][part] for part in ("share", "interval", "n")))
+    for row in found["rewrites"]:
+        add("share of a draft rewritten", row["task"], row["median"], None, row["n"])
+    for row in found["weeks"]:
+        add("answers by week", f"{row['week']} {row['kind']}", row["answers"])
+    return rows
+
+
 # -- people
 
 
@@ -360,38 +461,53 @@ def _as_vote(row: Row, place: int = 0) -> bias.Vote:
 
 def profile(rows: Any, person: Any) -> Row:
     """One person's own habits as a reader: for them and their lead alone."""
-    mine = list(
-        rows.filter(by=person, kind=Feedback.Kind.PAIR, undone_at=None)
-        .order_by("-pk")
-        .values(
-            "outcome",
-            "shown_first",
-            "seconds",
-            "created_at",
-            "review_task",
-            repeated=F("review_task__repeats"),
-            expected=F("review_task__expected"),
-            a_length=Length("recommendation__text"),
-            b_length=Length("other__text"),
-        )[:NEWEST]
-    )[::-1]
+    return _habits(_pairs_read(rows.filter(by=person)))
+
+
+def profiles(rows: Any) -> list[Row]:
+    """Habits of those who read most of the newest pairs, busiest first: for their lead."""
+    read: dict[str, list[Row]] = defaultdict(list)
+    for row in _pairs_read(rows.human().exclude(by=None)):
+        read[row["name"]].append(row)
+    busiest = sorted(read, key=lambda name: -len(read[name]))[:20]
+    return [{"name": name, **_habits(read[name])} for name in busiest]
+
+
+def _pairs_read(rows: Any) -> list[Row]:
+    """The newest judged pairs, oldest first, with swapped repeats and gold pairs among them."""
+    newest = rows.pairs().filter(undone_at=None).order_by("-pk")
+    columns = newest.values(
+        "outcome",
+        "shown_first",
+        "seconds",
+        "created_at",
+        "review_task",
+        name=F("by__username"),
+        repeated=F("review_task__repeats"),
+        expected=F("review_task__expected"),
+        a_length=Length("recommendation__text"),
+        b_length=Length("other__text"),
+    )
+    return list(columns[:NEWEST])[::-1]
+
+
+def _habits(read: Sequence[Row]) -> Row:
     votes, place, last = [], 0, None
-    for row in mine:
+    for row in read:
         place = 0 if last is None or row["created_at"] - last > SITTING else place + 1
         last = row["created_at"]
         pair = row["repeated"] or row["review_task"] or ""
         votes.append(_as_vote(row | {"pair": pair}, place))
-    seconds = [row["seconds"] for row in mine if row["seconds"]]
+    seconds = [row["seconds"] for row in read if row["seconds"]]
     return {**bias.profile(votes), "median_seconds": float(np.median(seconds)) if seconds else None}
 
 
 def _rewrites(rows: Any) -> list[Row]:
     """How much of a draft people change when they correct it, by task; of the newest thousand corrections."""
     shares: dict[str, list[float]] = defaultdict(list)
-    newest = rows.filter(kind=Feedback.Kind.CORRECTION).order_by("-pk")
-    for task, before, after in newest.values_list("task", "recommendation__text", "text")[:1000]:
-        if before and len(before) + len(after) < 8000:
-            shares[task].append(edit_share(before, after))
+    newest = rows.filter(kind=Feedback.Kind.CORRECTION, rewritten__isnull=False).order_by("-pk")
+    for task, share in newest.values_list("task", "rewritten")[:1000]:
+        shares[task].append(share)
     return [
         {"task": task, "n": len(found), "median": float(np.median(found)), "mean": float(np.mean(found))}
         for task, found in sorted(shares.items())

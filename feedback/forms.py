@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from campaigns.models import Task
+from campaigns.models import Recommendation, Task
 from feedback import services
 from feedback.answers import Filters
 from feedback.domain.formats import FORMATS
@@ -25,6 +25,15 @@ PAIR = {
 }
 THUMB = {"up": 1, "down": -1}
 PERIODS = (("7", "Last 7 days"), ("30", "Last 30 days"), ("90", "Last 90 days"))
+MOST_ADAPTERS = 100  # to choose from
+FORMAT_WORDS = {
+    "trl": "Preference pairs for TRL (DPO)",
+    "trl-unpaired": "Good and bad texts for TRL (KTO)",
+    "sharegpt": "Preference pairs for LLaMA-Factory (ShareGPT)",
+    "openai-preference": "Preference pairs for OpenAI",
+    "csv": "All answers for a spreadsheet (CSV)",
+    "parquet": "All answers as a table (Parquet)",
+}
 TOO_LONG = "This is %(show_value)d characters long; at most %(limit_value)d are taken. Shorten it, it is still here."
 
 
@@ -64,6 +73,12 @@ class AnswerForm(forms.Form):
         return {**common, "kind": Feedback.Kind.RATING, "value": int(said)}
 
 
+class LeaveForm(forms.Form):
+    """What a page says when it is left."""
+
+    until = forms.DateTimeField(required=False)  # it held its question until then; left out: whatever the hour
+
+
 class FiltersForm(forms.Form):
     """Which answers the figures are about; everything stands in the address."""
 
@@ -73,37 +88,37 @@ class FiltersForm(forms.Form):
     retailer = forms.ModelChoiceField(Retailer.objects.none(), required=False, to_field_name="slug", empty_label="All")
     task = forms.ChoiceField(choices=[("", "All"), *Task.choices], required=False)
     period = forms.ChoiceField(choices=[("", "Any time"), *PERIODS], required=False)
-    adapter = forms.RegexField(
-        r"^[0-9a-f]{4,64}$", required=False, error_messages={"invalid": "A digest, or how it begins, was expected."}
-    )
+    adapter = forms.ChoiceField(required=False)
 
-    def __init__(self, data: Any, *, user: Any) -> None:
-        super().__init__(data)
+    def __init__(self, data: Any = None, *, user: Any, initial: Any = None) -> None:
+        super().__init__(data, initial=initial)
         self.fields["brand"].queryset = Brand.objects.for_user(user).order_by("name")  # type: ignore[attr-defined]
         self.fields["retailer"].queryset = Retailer.objects.visible_to(user).order_by("name")  # type: ignore[attr-defined]
+        wrote = Recommendation.objects.visible_to(user).exclude(adapter_digest="")
+        digests = wrote.order_by().values_list("adapter_digest", flat=True).distinct()[:MOST_ADAPTERS]
+        self.fields["adapter"].choices = [("", "All"), *((digest, digest[:12]) for digest in sorted(digests))]  # type: ignore[attr-defined]
 
-    def filters(self, now: datetime) -> Filters:
+    def filters(self, now: datetime, **more: Any) -> Filters:
         """Of what was typed right; the rest is left out."""
         found = self.cleaned_data
         days = int(found.get("period") or 0)
-        since = (
-            (now - timedelta(days=days)).astimezone(UTC).replace(minute=0, second=0, microsecond=0) if days else None
-        )
+        today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         retailer = found.get("retailer")
         return Filters(
             task=found.get("task") or "",
             retailer=retailer.slug if retailer else "",
             adapter=found.get("adapter") or "",
-            since=since,
+            since=today - timedelta(days=days) if days else None,
+            **more,
         )
 
 
-class ExportForm(forms.Form):
+class ExportForm(FiltersForm):
     """Which answers, and in what format."""
 
+    field_order = ("brand", "format", "task", "retailer", "period", "adapter", "min_agreement")
     brand = forms.ModelChoiceField(Brand.objects.none(), to_field_name="slug", empty_label=None)
-    task = forms.ChoiceField(choices=[("", "All"), *Task.choices], required=False)
-    format = forms.ChoiceField(choices=[(name, name) for name in FORMATS])
+    format = forms.ChoiceField(choices=[(name, FORMAT_WORDS[name]) for name in FORMATS])
     min_agreement = forms.FloatField(
         required=False,
         min_value=0,
@@ -112,11 +127,7 @@ class ExportForm(forms.Form):
         help_text="0 to 1: the share of at least two people who said the same. Empty takes all.",
     )
 
-    def __init__(self, data: Any = None, *, user: Any, initial: Any = None) -> None:
-        super().__init__(data, initial=initial)
-        self.fields["brand"].queryset = Brand.objects.for_user(user).order_by("name")  # type: ignore[attr-defined]
-
-    def wish(self) -> dict[str, Any]:
+    def wish(self, now: datetime) -> dict[str, Any]:
         found = self.cleaned_data
-        filters = Filters(task=found["task"], min_agreement=found["min_agreement"] or 0.0)
+        filters = self.filters(now, min_agreement=found["min_agreement"] or 0.0)
         return {"brand": found["brand"], "format": found["format"], "filters": filters}

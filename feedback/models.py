@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +12,11 @@ from django.db.models import Q
 from django.urls import reverse
 
 from campaigns.models import Recommendation, Task
-from retailers.models import Retailer
+from retailers.models import Brand, Retailer
 from rmn.lib.rows import Owned, TenantQuerySet
 from rmn.lib.runs import Run, RunQuerySet
+
+BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class FeedbackQuerySet(TenantQuerySet):
@@ -84,8 +86,9 @@ class Feedback(Owned):
     shown_first = models.CharField(max_length=1, blank=True)  # which side stood left or on top: a or b
     is_gold = models.BooleanField(default=False)
     seconds = models.FloatField(null=True, blank=True)  # from shown to answered
+    rewritten = models.FloatField(null=True, blank=True)  # of a correction: the share of the draft that it changed
     adapter_digest = models.CharField(max_length=64, blank=True, db_index=True)
-    other_adapter_digest = models.CharField(max_length=64, blank=True)
+    other_adapter_digest = models.CharField(max_length=64, blank=True, db_index=True)
     prompt_version = models.CharField(max_length=80, blank=True)
     prompt_cluster = models.CharField(max_length=64, blank=True)
     sampling = models.JSONField(default=dict, blank=True)
@@ -101,10 +104,57 @@ class Feedback(Owned):
             models.CheckConstraint(condition=~Q(kind="thumb") | Q(value__in=(-1, 1)), name="thumb_is_up_or_down"),
             models.CheckConstraint(condition=~Q(kind="pair") | ~Q(outcome=""), name="pair_has_an_outcome"),
         ]
-        indexes = [models.Index(fields=["brand", "task", "kind", "-created_at"], name="feedback_by_task")]
+        indexes = [
+            models.Index(fields=["brand", "task", "kind", "-created_at"], name="feedback_by_task"),
+            models.Index(fields=["brand", "-id"], name="feedback_newest_of_brand"),
+            models.Index(fields=["brand", "undone_at"], name="feedback_taken_back"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.outcome or self.value or ''}".strip()
+
+
+class AnswerCount(models.Model):
+    """Answers of one sort on one day, counted in the background: a page over millions reads a few thousand rows.
+
+    Rows are only added; answers that were taken back after they were counted come as a negative number.
+    """
+
+    brand = models.ForeignKey(Brand, models.CASCADE, related_name="+")
+    retailer = models.ForeignKey(Retailer, models.CASCADE, null=True, related_name="+")
+    day = models.DateField()
+    task = models.CharField(max_length=12)
+    kind = models.CharField(max_length=10)
+    origin = models.CharField(max_length=8)
+    value = models.SmallIntegerField(null=True)
+    outcome = models.CharField(max_length=8, blank=True)
+    adapter_digest = models.CharField(max_length=64, blank=True)
+    other_adapter_digest = models.CharField(max_length=64, blank=True)
+    n = models.IntegerField()
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["brand", "day"], name="answers_of_day")]
+
+    def __str__(self) -> str:
+        return f"{self.n} {self.kind} on {self.day}"
+
+
+class CountedAnswers(models.Model):
+    """How far the answers of a brand are counted."""
+
+    brand = models.OneToOneField(Brand, models.CASCADE, related_name="+")
+    up_to = models.BigIntegerField(default=0)  # key of the last answer that was counted
+    at = models.DateTimeField(default=BEGINNING)  # what was taken back later is not yet taken off
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "counted answers"
+
+    def __str__(self) -> str:
+        return f"{self.brand} up to {self.up_to}"
 
 
 class ReviewTaskQuerySet(TenantQuerySet):

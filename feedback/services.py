@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Case, Exists, F, FloatField, OuterRef, Q, Value, When
 from django.utils import timezone
 
 from campaigns.models import Recommendation, Task
-from feedback.answers import Filters, Redaction
-from feedback.domain import formats
+from feedback.answers import Filters, Redaction, vote
+from feedback.domain import formats, ranking
 from feedback.models import Export, Feedback, ReviewTask
 from retailers.models import Brand, Membership, memberships
 from rmn.lib.errors import BadInput, RmnError
@@ -25,6 +26,8 @@ REPEAT_FOR = timedelta(days=30)  # a swapped repeat waits so long for its own re
 REPEAT_SHARE = 0.07  # of answered pairs come back later with their sides swapped
 REPEAT_EVERY = 8  # answers, then one of the waiting repeats is due
 MOST_READERS = 3
+NEWEST = 500  # answers that tell how sure a contest is; older ones judged older adapters
+MOST_CONTESTS = 40
 MOST_CHARACTERS = 20_000
 MOST_QUESTIONS = 20
 REASONS = {  # why an answer, in the trade's words
@@ -32,6 +35,16 @@ REASONS = {  # why an answer, in the trade's words
     "budgeting": ["too risky", "ignores stock", "ignores an agreement", "not enough on search", "numbers look wrong"],
     "measurement": ["too long", "wrong stores", "too costly", "will not convince"],
     "planning": ["wrong order", "step missing", "too costly", "not now"],
+}
+GUIDE = {  # how to judge, in the reader's words; it stands beside every question
+    "creative": "Better is what you would sooner see under the brand's name: true, clear, in its voice, and within the "
+    "retailer's rules. Longer is not better. Two that you would publish alike are equally good; two that you would not "
+    "publish are both bad.",
+    "budgeting": "Better is the plan you would sooner sign: it keeps promises and stock in mind, and its reasons "
+    "convince you. Judge the split, not how much is spent in all.",
+    "measurement": "Better is the test whose answer you would sooner act on: the right stores, short enough, and able to "
+    "find an effect of the size you hope for.",
+    "planning": "Better is the plan you would sooner follow: nothing missing, nothing out of order, nothing you cannot do now.",
 }
 CORRECTED = ["fact", "tone", "claim", "length", "compliance"]  # what a correction is about
 # Control characters but tab and line feed, and marks that turn the reading direction around.
@@ -104,6 +117,7 @@ def give(
         BadInput: the answer does not fit its kind, or the draft was withdrawn.
     """
     _fits(kind, recommendation, other, value, outcome, text)
+    rewritten = formats.edit_share(recommendation.text, clean(text)) if kind == Feedback.Kind.CORRECTION else None
     return Feedback.objects.create(
         brand=recommendation.brand,
         retailer=recommendation.retailer,
@@ -115,6 +129,7 @@ def give(
         outcome=outcome,
         strength=strength,
         text=checked(text, recommendation.brand),
+        rewritten=rewritten,
         reasons=[clean(str(reason))[:40] for reason in reasons][:20],
         note=checked(note, recommendation.brand, "note"),
         prompt=recommendation.prompt,
@@ -305,8 +320,8 @@ def undo(row: Feedback, by: Any) -> Feedback:
 def waiting_for(user: Any, *, brand: Brand | None = None, task: str = "", kind: str = "", view: str = "mine") -> Any:
     """Questions this person could answer now, most needed first.
 
-    Priority comes first (what the gate still needs), then disputes, then what has fewest answers left
-    to give; swapped repeats come last, between the others only when due.
+    Priority comes first (what the gate still needs), then disputes, then what is least known; swapped
+    repeats come last, between the others only when due.
     """
     rows = ReviewTask.objects.visible_to(user).free(timezone.now(), user)
     for name, asked in (("brand", brand), ("task", task), ("kind", kind)):
@@ -314,7 +329,35 @@ def waiting_for(user: Any, *, brand: Brand | None = None, task: str = "", kind: 
             rows = rows.filter(**{name: asked})
     if view == "disputed":
         rows = rows.disputed()
-    return rows.order_by("-priority", F("repeats").asc(nulls_first=True), "status", "pk")
+    if brand is not None and task:
+        rows = rows.annotate(unsure=_unsure(brand, task))
+    else:
+        rows = rows.annotate(unsure=Value(1.0))
+    return rows.order_by("-priority", F("repeats").asc(nulls_first=True), "status", "-unsure", "pk")
+
+
+def _unsure(brand: Brand, task: str) -> Any:
+    """How little the newest answers tell of a question's adapters: 1 of a contest or adapter nobody judged yet."""
+    a, b, up = Feedback.Outcome.A, Feedback.Outcome.B, {Feedback.Kind.THUMB: 1, Feedback.Kind.RATING: 4}
+    told: dict[tuple[str, str | None], list[int]] = {}
+    newest = Feedback.objects.filter(brand=brand, task=task, undone_at=None).exclude(adapter_digest="")
+    columns = ("kind", "outcome", "value", "adapter_digest", "other_adapter_digest")
+    for kind, outcome, value, one, other in newest.order_by("-pk").values_list(*columns)[:NEWEST]:
+        if kind == Feedback.Kind.PAIR and outcome in (a, b):
+            # both ways round: which of two stands as A is chance
+            for key, won in (((one, other), outcome == a), ((other, one), outcome == b)):
+                told.setdefault(key, [0, 0])[not won] += 1
+        elif kind in up:
+            told.setdefault((one, None), [0, 0])[value < up[kind]] += 1
+    whens = [
+        When(
+            Q(recommendation__adapter_digest=one)
+            & (Q(other=None) if other is None else Q(other__adapter_digest=other)),
+            then=Value(ranking.uncertainty(*counts)),
+        )
+        for (one, other), counts in sorted(told.items(), key=lambda pair: -sum(pair[1]))[:MOST_CONTESTS]
+    ]
+    return Case(*whens, default=Value(1.0), output_field=FloatField()) if whens else Value(1.0)
 
 
 def next_task(
@@ -340,20 +383,24 @@ def _repeat_is_due(by: Any, brand: Brand, task: str) -> bool:
     return given > 0 and given % REPEAT_EVERY == 0
 
 
-def reserve(question: ReviewTask, *, by: Any) -> bool:
-    """Hold a question for ten minutes, or hold it longer; False where somebody else has it."""
+def reserve(question: ReviewTask, *, by: Any) -> datetime | None:
+    """Hold a question for ten minutes, or hold it longer; until when, or None where somebody else has it."""
     now = timezone.now()
     free = Q(reserved_by=None) | Q(reserved_by=by) | Q(reserved_until__lt=now)
     until = now + (REPEAT_FOR if question.repeats_id else RESERVED_FOR)
     mine = ReviewTask.objects.filter(free, pk=question.pk, status__in=ReviewTask.WAITING)
-    return bool(mine.update(reserved_by=by, reserved_until=until))
+    return until if mine.update(reserved_by=by, reserved_until=until) else None
 
 
-def release(question: ReviewTask, *, by: Any) -> None:
-    """Let go of a question, so that the next person can have it; a repeat stays its reader's."""
-    ReviewTask.objects.filter(pk=question.pk, reserved_by=by, repeats=None).update(
-        reserved_by=None, reserved_until=None
-    )
+def release(question: ReviewTask, *, by: Any, held_until: datetime | None = None) -> None:
+    """Let go of a question, so that the next person can have it; a repeat stays its reader's.
+
+    A page that is left says until when it held the question: held longer, it stands in another tab.
+    """
+    mine = ReviewTask.objects.filter(pk=question.pk, reserved_by=by, repeats=None)
+    if held_until is not None:
+        mine = mine.filter(reserved_until__lte=held_until)
+    mine.update(reserved_by=None, reserved_until=None)
 
 
 def swapped_side(question: ReviewTask, by: Any) -> str:
@@ -470,6 +517,46 @@ def request_export(*, brand: Brand, by: Any, format: str = "trl", filters: Filte
     run = Export.objects.create(brand=brand, task=filters.task, format=format, filters=filters.row(), requested_by=by)
     run.enqueue()
     return run
+
+
+def team_says(user: Any, brand: Brand, task: str, last: int = 10) -> tuple[int, int]:
+    """Of this person's last answers that others gave too: how many said what most others said, and of how many.
+
+    Nobody learns of a question they have not answered themselves.
+    """
+    others = Feedback.objects.filter(review_task=OuterRef("review_task"), undone_at=None).exclude(by=user)
+    mine = Feedback.objects.filter(by=user, brand=brand, task=task, undone_at=None, review_task__repeats=None)
+    rows = list(mine.filter(Exists(others)).order_by("-pk")[:last])
+    told: dict[int | None, Counter[tuple[str, str]]] = {}
+    for row in Feedback.objects.filter(review_task__in=[row.review_task_id for row in rows], undone_at=None):
+        if row.by_id != user.pk:
+            told.setdefault(row.review_task_id, Counter())[row.kind, vote(row)] += 1
+    same = sum(
+        told[row.review_task_id][row.kind, vote(row)] == max(told[row.review_task_id].values())
+        for row in rows
+        if row.review_task_id in told
+    )
+    return same, len(rows)
+
+
+@transaction.atomic
+def correct_better(row: Feedback, *, by: Any) -> ReviewTask:
+    """Ask the reader of a decided pair how the better draft should read; asked once.
+
+    Raises:
+        BadInput: not their own standing answer, or no draft was better, or it is no text.
+    """
+    better = row.recommendation if row.outcome == Feedback.Outcome.A else row.other
+    if row.by_id != by.pk or row.undone_at or row.outcome not in ("a", "b") or better is None:
+        raise BadInput("Only the better draft of a pair that you judged yourself can be corrected.")
+    if not better.text:
+        raise BadInput("This draft is no text, so it has no wording to correct.")
+    asked = ReviewTask.objects.filter(recommendation=better, other=None, kind=Feedback.Kind.CORRECTION)
+    question = asked.free(timezone.now(), by).first()
+    question = question or ask(recommendation=better, kind=Feedback.Kind.CORRECTION)
+    reserve(question, by=by)
+    question.refresh_from_db()
+    return question
 
 
 def may_see_everyone(user: Any) -> bool:

@@ -12,7 +12,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core import signing
 from django.db.models import Count, Q
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -21,10 +21,11 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from campaigns.models import Recommendation, Task
 from feedback import charts, drafts, figures, services
 from feedback.domain import wording
-from feedback.forms import AnswerForm, ExportForm, FiltersForm
+from feedback.forms import AnswerForm, ExportForm, FiltersForm, LeaveForm
 from feedback.models import Export, Feedback, ReviewTask
 from retailers.models import Brand, SKUCatalog
 from rmn.lib import pages, words
+from rmn.lib.charts import harmless
 from rmn.lib.errors import BadInput
 from rmn.lib.http import StaffRequest
 
@@ -115,6 +116,8 @@ def _show(
     if question is not None:
         shown, pictures = _shown(request, question, form)
         context |= shown
+        if question.other_id is None and context["undo"]:  # there the key opens the question's own wording
+            context["undo"].get("more", {}).pop("key", None)
     elif not context["drafts"]:
         context["drafts"] = _offered(request.user, brand).filter(task=task).count()
     if request.htmx:
@@ -140,9 +143,12 @@ def _fill(request: StaffRequest, brand: Brand, task: str) -> int:
 def _around(request: StaffRequest, brand: Brand, task: str, kind: str, queue: str) -> dict[str, Any]:
     """What stands around the question: counts, tabs, the last answer with its way back."""
     user = request.user
-    free = services.waiting_for(user, brand=brand, task=task).order_by()
-    counts = Counter(dict(free.values_list("kind").annotate(Count("pk"))))
-    disputed = free.disputed().count()
+    free = ReviewTask.objects.visible_to(user).free(timezone.now(), user).filter(brand=brand, task=task).order_by()
+    by_kind = list(free.values_list("kind", "status").annotate(Count("pk")))
+    counts: Counter[str] = Counter()
+    for of_kind, _, n in by_kind:
+        counts[of_kind] += n
+    disputed = sum(n for _, status, n in by_kind if status == ReviewTask.Status.DISPUTED)
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     mine = Feedback.objects.filter(by=user, brand=brand, task=task, undone_at=None)
     here = reverse("review", args=[brand.slug, task])
@@ -184,13 +190,25 @@ def _undo_bar(request: StaffRequest, mine: Any) -> dict[str, Any] | None:
             "target": "#screen",
             "fields": {"unskip": last["key"]},
         }
-    row = mine.filter(uuid=last["key"]).first()
+    row = mine.filter(uuid=last["key"]).select_related("recommendation", "other", "brand").first()
     if row is None:
         return None
     told = f"Kept: {in_words(row)}."
     if row.kind == Feedback.Kind.CORRECTION and last.get("claims"):
         told += f" Claims changed: {last['claims']}."
-    return {"words": told, "action": reverse("undo-answer", args=[row.uuid]), "key": "u", "target": "#screen"}
+    same, of = services.team_says(request.user, row.brand, row.task)
+    if of:
+        told += f" You said what most others said in {same} of your last {of}."
+    bar: dict[str, Any] = {
+        "words": told,
+        "action": reverse("undo-answer", args=[row.uuid]),
+        "key": "u",
+        "target": "#screen",
+    }
+    better = row.recommendation if row.outcome == Feedback.Outcome.A else row.other
+    if row.outcome in ("a", "b") and better is not None and better.text and not better.content.get("allocations"):
+        bar["more"] = {"action": reverse("correct-better", args=[row.uuid]), "words": "Correct it", "key": "c"}
+    return bar
 
 
 def _shown(request: StaffRequest, question: ReviewTask, form: AnswerForm | None) -> tuple[dict[str, Any], list[Any]]:
@@ -202,6 +220,7 @@ def _shown(request: StaffRequest, question: ReviewTask, form: AnswerForm | None)
     )
     context: dict[str, Any] = {
         "ask": ASKS[question.kind],
+        "guide": services.GUIDE[question.task],
         "brief": drafts.brief(question.recommendation),
         "reasons": services.REASONS[question.task],
         "corrected": services.CORRECTED,
@@ -224,7 +243,7 @@ def _shown(request: StaffRequest, question: ReviewTask, form: AnswerForm | None)
         context["draft"] = drafts.draft(question.recommendation)
         typed = form.data.get("text") if form else before.text if before else ""
         context["typed"] = typed or question.recommendation.text
-        context["names"] = [name for name in _names(question) if name]
+        context |= _changed(question, context["typed"])
     context["showing"] = signing.dumps([str(question.uuid), first, time.time()], salt=SALT)
     shown = (context.get(name) for name in ("first", "second", "draft"))
     return context, [one.picture for one in shown if one is not None and one.picture]
@@ -268,9 +287,7 @@ def _answer(request: StaffRequest, brand: Brand, task: str) -> HttpResponse:
     except BadInput as error:
         form.add_error(None, str(error))
         return _show(request, brand, task, question=question, form=form, status=422)
-    claims = ""
-    if row.kind == Feedback.Kind.CORRECTION:
-        claims = str(wording.changed_claims(question.recommendation.text, row.text, _names(question)))
+    claims = _changed(question, row.text).get("claims", "") if row.kind == Feedback.Kind.CORRECTION else ""
     request.session["last"] = {"what": "answer", "key": str(row.uuid), "url": request.get_full_path(), "claims": claims}
     return _on(request, brand, task, said=f"Kept: {in_words(row)}.")
 
@@ -344,8 +361,24 @@ def undo(request: StaffRequest, pk: UUID) -> HttpResponse:
     return _show(request, row.brand, row.task, question=question if held else None, said="Taken back.")
 
 
+@require_POST
+@login_required
+def correct(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """How should the better one read? Asked of who just chose it."""
+    row = _own(request, pk)
+    try:
+        question = services.correct_better(row, by=request.user)
+    except BadInput as error:
+        messages.error(request, str(error))
+        return redirect("review", row.brand.slug, row.task)
+    if not request.htmx:
+        return redirect(f"{reverse('review', args=[row.brand.slug, row.task])}?kind=correction")
+    found = ReviewTask.objects.select_related("recommendation__sku", "other", "brand", "retailer")
+    return _show(request, row.brand, row.task, question=found.get(pk=question.pk), said="How should it read?")
+
+
 def _own(request: StaffRequest, pk: UUID) -> Feedback:
-    rows = Feedback.objects.visible_to(request.user).select_related("brand", "review_task")
+    rows = Feedback.objects.visible_to(request.user).select_related("brand", "review_task", "recommendation", "other")
     return get_object_or_404(rows, uuid=pk, by=request.user)
 
 
@@ -354,7 +387,8 @@ def _own(request: StaffRequest, pk: UUID) -> Feedback:
 def renew(request: StaffRequest, pk: UUID) -> HttpResponse:
     """Ten more minutes for who is still at it; 409 where it went to somebody else."""
     question = get_object_or_404(ReviewTask.objects.visible_to(request.user), uuid=pk)
-    return HttpResponse(status=204 if services.reserve(question, by=request.user) else 409)
+    until = services.reserve(question, by=request.user)
+    return JsonResponse({"until": until.isoformat()}) if until else HttpResponse(status=409)
 
 
 @require_POST
@@ -362,8 +396,30 @@ def renew(request: StaffRequest, pk: UUID) -> HttpResponse:
 def release(request: StaffRequest, pk: UUID) -> HttpResponse:
     """The page was left: the next person can have the question."""
     question = get_object_or_404(ReviewTask.objects.visible_to(request.user), uuid=pk)
-    services.release(question, by=request.user)
+    form = LeaveForm(request.POST)
+    if not form.is_valid():
+        return HttpResponse(status=422)
+    services.release(question, by=request.user, held_until=form.cleaned_data["until"])
     return HttpResponse(status=204)
+
+
+@require_POST
+@login_required
+def difference(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """What a wording changes, while it is typed: word by word, and in its claims."""
+    question = get_object_or_404(
+        ReviewTask.objects.visible_to(request.user).select_related("recommendation__sku", "brand"), uuid=pk
+    )
+    return render(request, "feedback/difference.html", _changed(question, request.POST.get("text", "")))
+
+
+def _changed(question: ReviewTask, text: str) -> dict[str, Any]:
+    """The difference from the draft to a wording, and the claims that it changes; nothing where it is the same."""
+    before, after = question.recommendation.text, services.clean(text[: services.MOST_CHARACTERS])
+    if after == services.clean(before):
+        return {}
+    changed = wording.changed_claims(before, after, _names(question))
+    return {"pieces": wording.word_diff(before, after), "claims": str(changed)}
 
 
 @require_POST
@@ -447,7 +503,7 @@ def my_answers(request: StaffRequest, slug: str, task: str) -> HttpResponse:
 
 @require_GET
 @login_required
-def statistics(request: StaffRequest) -> HttpResponse:
+def statistics(request: StaffRequest) -> HttpResponseBase:
     """What was said, how far people agree, who is better, and what sways the votes."""
     form = FiltersForm(request.GET, user=request.user)
     form.is_valid()
@@ -462,7 +518,10 @@ def statistics(request: StaffRequest) -> HttpResponse:
     if filters.task:
         tasks = tasks.filter(task=filters.task)
     key = f"{request.user.pk}:{brand.pk if brand else ''}:{sorted(filters.row().items())}"
-    stats = figures.kept(key, lambda: figures.figures(rows, filters))
+    stats = figures.kept(key, lambda: figures.figures(request.user, brand, filters))
+    if request.GET.get("export") == "csv":
+        told = [[harmless(cell) for cell in row.values()] for row in figures.flat(stats)]
+        return pages.csv_response("figures", ("section", "what", "estimate", "low", "high", "n"), told)
     you = figures.profile(rows, request.user)
     drawn = [
         charts.win_rates(stats["adapters"]["win_rates"], stats["adapters"]["decision"]),
@@ -477,12 +536,22 @@ def statistics(request: StaffRequest) -> HttpResponse:
         "stats": stats,
         "coverage": figures.coverage(tasks),
         "you": you,
-        "readers": _readers(rows) if services.may_see_everyone(request.user) else [],
+        "readers": figures.profiles(rows) if services.may_see_everyone(request.user) else [],
         "pictures": pictures,
         "ranked": _ranked(stats["adapters"]),
+        "exported": f"?{_with(request, export='csv')}",
+        "address": _with(request),
         "brand": brand,
     }
     return pages.show(request, "feedback/statistics.html", context, pictures)
+
+
+def _with(request: HttpRequest, **more: str) -> str:
+    """The address's query with more in it."""
+    query = request.GET.copy()
+    for name, value in more.items():
+        query[name] = value
+    return query.urlencode()
 
 
 def _ranked(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -492,21 +561,13 @@ def _ranked(found: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "name": name,
             "rank": ranking["abilities"][name]["rank"],
-            "strength": ranking["abilities"][name]["log_ability"],
-            "low": ranking["abilities"][name]["interval"][0],
-            "high": ranking["abilities"][name]["interval"][1],
-            "controlled": controlled.get(name, {}).get("log_ability"),
+            "strength": ranking["abilities"][name]["beside_mean"],
+            "low": ranking["abilities"][name]["beside_mean_interval"][0],
+            "high": ranking["abilities"][name]["beside_mean_interval"][1],
+            "controlled": controlled.get(name, {}).get("beside_mean"),
         }
         for name in (ranking or {"order": []})["order"]
     ]
-
-
-def _readers(rows: Any) -> list[dict[str, Any]]:
-    """Each reader's habits, for their lead."""
-    busiest = (
-        rows.human().exclude(by=None).order_by().values("by", "by__username").annotate(n=Count("pk")).order_by("-n")
-    )
-    return [{"name": one["by__username"], **figures.profile(rows, one["by"])} for one in busiest[:20]]
 
 
 @require_http_methods(["GET", "POST"])
@@ -515,7 +576,7 @@ def export(request: StaffRequest) -> HttpResponse:
     """Wish an export; its run page follows it. Earlier ones stay to fetch."""
     form = ExportForm(request.POST if request.method == "POST" else None, user=request.user, initial=request.GET.dict())
     if request.method == "POST" and form.is_valid():
-        return redirect("run", services.request_export(**form.wish(), by=request.user).pk)
+        return redirect("run", services.request_export(**form.wish(timezone.now()), by=request.user).pk)
     if "brand" in form.errors and request.POST.get("brand"):
         raise Http404
     runs = Export.objects.visible_to(request.user).select_related("brand", "requested_by")[:30]

@@ -11,6 +11,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
+from feedback import figures as answered
 from retailers.models import Delivery, IdempotencyKey
 from rmn import dashboard, digests
 from rmn.lib import runs, tenancy
@@ -40,9 +41,9 @@ def heartbeat() -> None:
 
 @shared_task
 def figures() -> int:
-    """Add up the first page's weeks where new rows came in."""
+    """Add up what the pages of many rows read: the first page's weeks, and the answers on the dashboard."""
     with tenancy.everyone():
-        return dashboard.refresh()
+        return dashboard.refresh() + answered.refresh()
 
 
 @shared_task

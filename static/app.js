@@ -85,9 +85,9 @@ function say(text, link) {
   clearTimeout(say.timer);
   say.timer = setTimeout(() => place.replaceChildren(), 15000);
 }
+const askedToLogIn = (xhr) => new URL(xhr.responseURL || location.href).pathname === "/login/";
 document.addEventListener("htmx:beforeSwap", (event) => {
-  const { xhr } = event.detail;
-  if (new URL(xhr.responseURL || location.href).pathname === "/login/") {
+  if (askedToLogIn(event.detail.xhr)) {
     event.detail.shouldSwap = false;
     say("Your login has ended. Nothing was lost: log in in a new tab, then press again here.", "/login/");
   }
@@ -104,5 +104,6 @@ for (const name of ["htmx:sendError", "htmx:timeout"]) {
 }
 document.addEventListener("htmx:afterRequest", (event) => {
   for (const button of document.querySelectorAll("button.pressed")) button.classList.remove("pressed");
-  if (event.detail.successful && event.detail.requestConfig.verb !== "get") document.getElementById("toast")?.replaceChildren();
+  const { successful, requestConfig, xhr } = event.detail;
+  if (successful && requestConfig.verb !== "get" && !askedToLogIn(xhr)) document.getElementById("toast")?.replaceChildren();
 });

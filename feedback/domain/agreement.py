@@ -69,14 +69,20 @@ def counts(ratings: Ratings) -> Array:
     return found_UV
 
 
-def percent_agreement(counts_UV: Array) -> float | None:
-    """Mean over units with two ratings or more of the share of agreeing pairs of raters."""
+def percent_agreement(counts_UV: Array, times_U: Array | None = None) -> float | None:
+    """Mean over units with two ratings or more of the share of agreeing pairs of raters.
+
+    Args:
+        counts_UV: how many raters gave each unit each value.
+        times_U: how often each unit counts; once where left out.
+    """
     n_U = counts_UV.sum(axis=1)
-    rated = n_U >= 2
+    times_U = np.ones(len(n_U)) if times_U is None else times_U
+    rated = (n_U >= 2) & (times_U > 0)
     if not rated.any():
         return None
     pairs_U = (counts_UV[rated] * (counts_UV[rated] - 1)).sum(axis=1) / (n_U[rated] * (n_U[rated] - 1))
-    return float(pairs_U.mean())
+    return float(np.average(pairs_U, weights=times_U[rated]))
 
 
 def distances(values: list[Any], margin_V: Array, level: Level) -> Array:
@@ -104,18 +110,26 @@ def distances(values: list[Any], margin_V: Array, level: Level) -> Array:
     return np.divide(gap_VV, sum_VV, out=np.zeros_like(gap_VV), where=sum_VV > 0) ** 2
 
 
-def krippendorff(counts_UV: Array, values: list[Any], level: Level) -> float | None:
+def krippendorff(counts_UV: Array, values: list[Any], level: Level, times_U: Array | None = None) -> float | None:
     """Krippendorff's alpha: 1 - observed / expected disagreement; None if nothing was rated twice.
 
     All raters always of one mind, with a single value, is no evidence of agreement: None as well.
 
+    Args:
+        counts_UV: how many raters gave each unit each value.
+        values: what the columns stand for, sorted.
+        level: of measurement, which sets the distance of two values.
+        times_U: how often each unit counts; once where left out.
+
     Source: Krippendorff, Computing Krippendorff's Alpha-Reliability (2011).
     """
     n_U = counts_UV.sum(axis=1)
-    kept = counts_UV[n_U >= 2]
+    times_U = np.ones(len(n_U)) if times_U is None else times_U
+    rated = (n_U >= 2) & (times_U > 0)
+    kept = counts_UV[rated]
     if not kept.size:
         return None
-    weight_U = 1 / (kept.sum(axis=1) - 1)
+    weight_U = times_U[rated] / (n_U[rated] - 1)
     coincidence_VV = (kept * weight_U[:, None]).T @ kept - np.diag((kept * weight_U[:, None]).sum(axis=0))
     margin_V = coincidence_VV.sum(axis=0)
     total = margin_V.sum()
@@ -126,20 +140,26 @@ def krippendorff(counts_UV: Array, values: list[Any], level: Level) -> float | N
     return float(1 - (coincidence_VV * distance_VV).sum() / expected)
 
 
-def gwet(counts_UV: Array, weight_VV: Array) -> float | None:
+def gwet(counts_UV: Array, weight_VV: Array, times_U: Array | None = None) -> float | None:
     """Gwet's AC1 (identity weights) or AC2, for any number of raters with gaps.
+
+    Args:
+        counts_UV: how many raters gave each unit each value.
+        weight_VV: how near two values are, 1 on the diagonal.
+        times_U: how often each unit counts; once where left out.
 
     Source: Gwet, Handbook of Inter-Rater Reliability (2014), chapter 5.
     """
     n_U = counts_UV.sum(axis=1)
+    times_U = np.ones(len(n_U)) if times_U is None else times_U
     size = counts_UV.shape[1]
-    rated, twice = n_U >= 1, n_U >= 2
+    rated, twice = (n_U >= 1) & (times_U > 0), (n_U >= 2) & (times_U > 0)
     if not twice.any() or size < 2:
         return None
     weighted_UV = counts_UV @ weight_VV.T
     agreeing_U = (counts_UV[twice] * (weighted_UV[twice] - 1)).sum(axis=1)
-    observed = float((agreeing_U / (n_U[twice] * (n_U[twice] - 1))).mean())
-    share_V = (counts_UV[rated] / n_U[rated, None]).mean(axis=0)
+    observed = float(np.average(agreeing_U / (n_U[twice] * (n_U[twice] - 1)), weights=times_U[twice]))
+    share_V = np.average(counts_UV[rated] / n_U[rated, None], axis=0, weights=times_U[rated])
     chance = float(weight_VV.sum() / (size * (size - 1)) * (share_V * (1 - share_V)).sum())
     return (observed - chance) / (1 - chance) if chance < 1 else None
 
@@ -176,18 +196,22 @@ def cohen(
 
 def bootstrap(
     counts_UV: Array,
-    statistic: Callable[[Array], float | None],
+    statistic: Callable[..., float | None],
     *,
     draws: int = 500,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Percentile interval of a coefficient by resampling units; None under three units."""
+    """Percentile interval of a coefficient of counts and ``times_U`` by resampling units; None under three.
+
+    Units that were rated alike are drawn together, as a multinomial draw of how often each sort comes.
+    """
     n = counts_UV.shape[0]
     if n < 3:
         return None
-    rng = np.random.default_rng(seed)
-    found = [statistic(counts_UV[rng.integers(0, n, n)]) for _ in range(draws)]
+    sorts_SV, n_S = np.unique(counts_UV, axis=0, return_counts=True)
+    times_DS = np.random.default_rng(seed).multinomial(n, n_S / n, size=draws)
+    found = [statistic(sorts_SV, times_U=times_S) for times_S in times_DS]
     known = [value for value in found if value is not None]
     if len(known) < draws / 2:
         return None
@@ -208,7 +232,7 @@ def summary(ratings: Ratings, raters: Sequence[str], *, draws: int = 500, seed: 
     levels = [level for level in LEVELS if level in ("nominal", "ordinal") or ratings.numeric]
     if ratings.numeric and min(ratings.values) < 0:
         levels.remove("ratio")
-    alpha = {level: krippendorff(counts_UV, ratings.values, level) for level in levels}
+    alpha = {level: krippendorff(counts_UV, values=ratings.values, level=level) for level in levels}
     found: dict[str, Any] = {
         "units": int((counts_UV.sum(axis=1) >= 2).sum()),
         "raters": len(raters),
@@ -217,14 +241,14 @@ def summary(ratings: Ratings, raters: Sequence[str], *, draws: int = 500, seed: 
         "percent_agreement": percent_agreement(counts_UV),
         "alpha": alpha,
         **{f"alpha_{level}": value for level, value in alpha.items()},
-        "gwet_ac1": gwet(counts_UV, np.eye(size)),
-        "gwet_ac2_identity_weights": gwet(counts_UV, np.eye(size)),
-        "gwet_ac2_quadratic_weights": gwet(counts_UV, weights(size, "quadratic")),
+        "gwet_ac1": gwet(counts_UV, weight_VV=np.eye(size)),
+        "gwet_ac2_identity_weights": gwet(counts_UV, weight_VV=np.eye(size)),
+        "gwet_ac2_quadratic_weights": gwet(counts_UV, weight_VV=weights(size, "quadratic")),
         "cohen_kappa_pairs": {},
     }
     found["intervals"] = {
         "percent_agreement": bootstrap(counts_UV, percent_agreement, draws=draws, seed=seed),
-        "gwet_ac1": bootstrap(counts_UV, lambda each: gwet(each, np.eye(size)), draws=draws, seed=seed),
+        "gwet_ac1": bootstrap(counts_UV, partial(gwet, weight_VV=np.eye(size)), draws=draws, seed=seed),
     }
     for level in levels:
         alpha_of = partial(krippendorff, values=ratings.values, level=level)
@@ -241,18 +265,19 @@ def summary(ratings: Ratings, raters: Sequence[str], *, draws: int = 500, seed: 
 
 
 def ceiling(counts_UV: Array) -> float | None:
-    """How often one more person would agree with the majority of the others: the most a model can reach.
+    """How often one more person agrees with what the others said: the most a model can be expected to reach.
 
-    Over units with three ratings or more, each rating beside the majority of the rest; a tied majority
-    counts half.
+    Over units with two ratings or more, each rating beside the majority of the rest; a tied majority counts
+    half. Units weigh alike: a third reader is asked where two disagreed, so counting ratings, or only units
+    with three, would make people look less of one mind than they are.
     """
-    n_U = counts_UV.sum(axis=1)
-    hits = total = 0.0
-    for counts_V in counts_UV[n_U >= 3]:
+    hits = []
+    for counts_V in counts_UV[counts_UV.sum(axis=1) >= 2]:
+        hit = 0.0
         for place in np.flatnonzero(counts_V):
             rest_V = counts_V.copy()
             rest_V[place] -= 1
             leaders = np.flatnonzero(rest_V == rest_V.max())
-            hits += counts_V[place] * (place in leaders) / len(leaders)
-            total += counts_V[place]
-    return float(hits / total) if total else None
+            hit += counts_V[place] * (place in leaders) / len(leaders)
+        hits.append(hit / counts_V.sum())
+    return float(np.mean(hits)) if hits else None

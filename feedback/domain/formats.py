@@ -20,6 +20,7 @@ Format = Literal["trl", "trl-unpaired", "sharegpt", "openai-preference", "csv", 
 FORMATS: tuple[str, ...] = ("trl", "trl-unpaired", "sharegpt", "openai-preference", "csv", "parquet")
 LEAST_EDIT = 0.02  # share of characters; under it a correction is a slip of the pen and teaches nothing
 HEAVY_EDIT = 0.3  # share of characters; above it the original counts as bad
+LONG = 4000  # characters of both texts together
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
@@ -60,11 +61,17 @@ class Label:
 
 
 def edit_share(original: str, corrected: str) -> float:
-    """Share of the text that a correction changed: 0 nothing, 1 all. Case and marks at the ends count."""
+    """Share of the text that a correction changed: 0 nothing, 1 all. Case and marks at the ends count.
+
+    By characters; of long texts by words, since the time grows with the square.
+    """
     if original == corrected:
         return 0.0
-    matcher = difflib.SequenceMatcher(None, original, corrected, autojunk=False)
-    return 1 - matcher.ratio()
+    one: Any = original
+    other: Any = corrected
+    if len(original) + len(corrected) > LONG:
+        one, other = original.split(), corrected.split()
+    return 1 - difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 WORDS = re.compile(r"\w+", re.UNICODE)
@@ -140,10 +147,16 @@ def trl_unpaired(label: Label) -> dict[str, Any]:
     }
 
 
+SPEAKERS = {"user": "human", "assistant": "gpt"}
+
+
 def sharegpt(preference: Preference) -> dict[str, Any]:
     """The preference that LLaMA-Factory reads."""
     return {
-        "conversations": [{"from": "human", "value": preference.prompt}],
+        "conversations": [
+            {"from": SPEAKERS.get(message["role"], message["role"]), "value": message["content"]}
+            for message in prompt_messages(preference.prompt)
+        ],
         "chosen": {"from": "gpt", "value": preference.chosen},
         "rejected": {"from": "gpt", "value": preference.rejected},
     }
@@ -153,7 +166,7 @@ def openai_preference(preference: Preference) -> dict[str, Any]:
     """OpenAI's preference fine-tuning."""
     return {
         "input": {
-            "messages": [{"role": "user", "content": preference.prompt}],
+            "messages": prompt_messages(preference.prompt),
             "tools": [],
             "parallel_tool_calls": True,
         },

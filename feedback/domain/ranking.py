@@ -60,9 +60,17 @@ class Ranking:
         variance = covariance[place, place] + covariance[other, other] - 2 * covariance[place, other]
         return bool(gap > norm.ppf((1 + self.level) / 2) * np.sqrt(max(float(variance), 0.0)) and gap > 0)
 
+    def centred(self) -> tuple[Array, Array]:
+        """Strengths beside the mean of all, with standard errors: no item is a certain nought."""
+        size = len(self.items)
+        centre_II = np.eye(size) - 1 / size
+        covariance_II = centre_II @ self.covariance_II @ centre_II.T
+        return centre_II @ self.log_ability_I, np.sqrt(np.clip(np.diag(covariance_II), 0, None))
+
     def row(self) -> dict[str, Any]:
         z = float(norm.ppf((1 + self.level) / 2))
         abilities = {}
+        beside_mean_I, beside_mean_se_I = self.centred()
         for place, item in enumerate(self.items):
             value, se = float(self.log_ability_I[place]), float(self.se_I[place])
             better = sum(self.surely_better(other, place) for other in range(len(self.items)))
@@ -70,6 +78,11 @@ class Ranking:
                 "log_ability": value,
                 "se": se,
                 "interval": [value - z * se, value + z * se],
+                "beside_mean": float(beside_mean_I[place]),
+                "beside_mean_interval": [
+                    float(beside_mean_I[place] - z * beside_mean_se_I[place]),
+                    float(beside_mean_I[place] + z * beside_mean_se_I[place]),
+                ],
                 "rank": 1 + better,  # ranks part only where intervals of the difference do
             }
         return {
@@ -83,6 +96,16 @@ class Ranking:
             "comparisons": self.comparisons,
             "separated": self.separated,
         }
+
+
+def uncertainty(wins: float, losses: float) -> float:
+    """How little is known of a share after so many wins and losses: 1 nothing, towards 0 all.
+
+    The standard deviation of the posterior from a flat prior, Beta(1 + wins, 1 + losses), as a share of
+    the prior's own: more votes and a clearer lead both lower it.
+    """
+    a, b = 1 + wins, 1 + losses
+    return float(np.sqrt(12 * a * b / ((a + b) ** 2 * (a + b + 1))))
 
 
 def fit(contests: Sequence[Contest], *, level: float = 0.95) -> Ranking:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import People
@@ -89,14 +90,27 @@ class Screen:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: (self.errors.append(f"dialog {dialog.message}"), dialog.dismiss()))
 
+    def log_in(self, person: Any) -> None:
+        key = People.web(person).cookies["sessionid"].value
+        self.page.context.add_cookies([{"name": "sessionid", "value": key, "url": self.url}])
+
     def open(self, path: str) -> Page:
         self.page.goto(self.url + path)
         self.page.wait_for_load_state("networkidle")
         return self.page
 
     def check(self, *, barriers: bool = True) -> None:
-        found = self.page.evaluate(LOOK) if barriers else []
+        found = [*self.page.evaluate(LOOK), *self.serious()] if barriers else []
         assert not found + self.errors, f"{self.page.url} at {self.page.viewport_size}: {found + self.errors}"
+
+    def serious(self) -> list[str]:
+        """What axe-core finds that keeps somebody out, or nearly so."""
+        found = Axe().run(self.page, options={"resultTypes": ["violations"]}).response["violations"]
+        return [
+            f"axe {one['id']} ({one['impact']}): {one['nodes'][0]['html'][:160]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -112,17 +126,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_as(browser: Browser, live_server: Any, people: People) -> Iterator[Any]:
+def open_as(browser: Browser, live_server: Any) -> Iterator[Any]:
     """Gives a screen for a person (or nobody) at a width."""
     contexts = []
 
     def make(person: Any = None, width: int = 1280) -> Screen:
         context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
         contexts.append(context)
+        screen = Screen(context.new_page(), live_server.url)
         if person is not None:
-            key = people.web(person).cookies["sessionid"].value
-            context.add_cookies([{"name": "sessionid", "value": key, "url": live_server.url}])
-        return Screen(context.new_page(), live_server.url)
+            screen.log_in(person)
+        return screen
 
     yield make
     for context in contexts:

@@ -65,6 +65,11 @@ def test_the_ceiling_is_what_one_more_person_would_reach() -> None:
     assert agreement.ceiling(agreement.counts(ratings)) == pytest.approx((2 * 0.5 + 0) / 3)
 
 
+def test_a_third_reader_where_two_disagreed_does_not_lower_the_ceiling() -> None:
+    ratings = agreement.coded([["a", "a", None]] * 9 + [["a", "b", "a"]])
+    assert agreement.ceiling(agreement.counts(ratings)) == pytest.approx((9 * 1 + 1 / 3) / 10)
+
+
 def test_words_have_no_distance() -> None:
     ratings = agreement.coded([["good", "bad"], ["bad", "bad"]])
     with pytest.raises(BadInput, match="needs numbers"):

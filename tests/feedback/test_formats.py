@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from feedback.domain import formats
@@ -66,3 +69,25 @@ def test_a_manifest_counts_and_seals_what_was_written() -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(BadInput, match="only trl"):
         formats.rows([], "xml")
+
+
+def test_messages_stay_messages_in_every_format() -> None:
+    told = [{"role": "system", "content": "Be plain."}, {"role": "user", "content": "Write"}]
+    chat = Answer("pair", json.dumps(told), "Fresh", "Stale", outcome="a")
+    (trl,), (sharegpt,), (openai,) = (formats.rows([chat], name) for name in ("trl", "sharegpt", "openai-preference"))
+    assert trl["prompt"] == openai["input"]["messages"] == told
+    assert [one["from"] for one in sharegpt["conversations"]] == ["system", "human"]
+
+
+def test_exported_rows_are_what_trl_takes_as_they_are(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    data_utils = pytest.importorskip("trl.data_utils")
+    for name, columns in (
+        ("trl", {"prompt", "chosen", "rejected"}),
+        ("trl-unpaired", {"prompt", "completion", "label"}),
+    ):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in formats.rows([PAIR, FIXED, BAD], name)))
+        loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path))
+        assert set(loaded.column_names) == columns
+        assert all(data_utils.is_conversational(row) for row in loaded)

@@ -49,7 +49,7 @@ def _plan(one: Recommendation, content: Mapping[str, Any], key: str) -> Draft:
     assumed = campaign_charts.ASSUMED if content.get("spend_assumed") else ""
     names = {row["id"]: spoken(row["id"], arms.get(row["id"], {})) for row in rows}
     table = {
-        "title": "Spend by arm",
+        "title": f"Spend by arm{_side(key)}",
         "heads": ["Arm", "Now", "Plan", "Change", "Sales", "Next unit brings"],
         "rows": [_arm(row, names[row["id"]], last.get(row["id"])) for row in rows[:ROWS]],
     }
@@ -65,6 +65,11 @@ def _plan(one: Recommendation, content: Mapping[str, Any], key: str) -> Draft:
     )
     drawn = campaign_charts.allocation(rows[:ROWS], names, last, currency, assumed)
     return Draft(one.text, note, replace(drawn, key=key), table)
+
+
+def _side(key: str) -> str:
+    """Which of two it is, for those who hear the page."""
+    return f" of {key[-1].upper()}" if key in ("draft-a", "draft-b") else ""
 
 
 def _arm(row: Mapping[str, Any], name: str, last: float | None) -> list[str]:
@@ -99,7 +104,7 @@ def _experiment(one: Recommendation, content: Mapping[str, Any], key: str) -> Dr
     if not candidates:
         return Draft(one.text or one.title, _finding(result)) if result else None
     table = {
-        "title": "Candidate tests",
+        "title": f"Candidate tests{_side(key)}",
         "heads": ["Stores or regions", "Smallest effect found", "Chance", "False alarms"],
         "rows": [
             [

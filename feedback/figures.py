@@ -30,11 +30,11 @@ from retailers.models import Brand
 from rmn.lib import stats
 from rmn.lib.errors import BadInput
 
-NEWEST = 5_000  # answers; by then the intervals are narrower than anybody's decision
+NEWEST = 3_000  # answers; by then the intervals are narrower than anybody's decision
 MANY = 2_000  # answers of a brand that are not counted yet; more are counted in the background
 SETTLED = timedelta(minutes=2)  # by then the transaction that an answer came in has ended
 SORT = ("task", "kind", "origin", "value", "outcome")
-BOOTSTRAP = 200
+BOOTSTRAP = 100
 SITTING = timedelta(minutes=30)  # a longer pause begins a new sitting
 HOPELESS = 0.51  # under this win rate the votes needed run to tens of thousands
 KEEP_S = 30
@@ -271,9 +271,10 @@ def _agreement(told: Sequence[Row], kind: str) -> Row | None:
     people: dict[tuple[Any, ...], dict[Any, str]] = defaultdict(dict)
     for row in told:
         if row["kind"] == kind and row["recommendation"]:
-            said[_question(row)][_word(row)] += 1
+            question, word = _question(row), _word(row)
+            said[question][word] += 1
             if row["by"]:
-                people[_question(row)][row["by"]] = _word(row)
+                people[question][row["by"]] = word
     shared = {question: counts for question, counts in said.items() if counts.total() >= 2}
     if not shared:
         return None
@@ -503,15 +504,15 @@ def _habits(read: Sequence[Row]) -> Row:
 
 
 def _rewrites(rows: Any) -> list[Row]:
-    """How much of a draft people change when they correct it, by task; of the newest thousand corrections."""
-    shares: dict[str, list[float]] = defaultdict(list)
-    newest = rows.filter(kind=Feedback.Kind.CORRECTION, rewritten__isnull=False).order_by("-pk")
-    for task, share in newest.values_list("task", "rewritten")[:1000]:
-        shares[task].append(share)
-    return [
-        {"task": task, "n": len(found), "median": float(np.median(found)), "mean": float(np.mean(found))}
-        for task, found in sorted(shares.items())
-    ]
+    """How much of a draft people change when they correct it, by task; of the newest corrections of each."""
+    found = []
+    for task in Task.values:  # one at a time: the index goes by task, kind and date
+        newest = rows.filter(task=task, kind=Feedback.Kind.CORRECTION).order_by("-created_at")
+        shares = [share for share in newest.values_list("rewritten", flat=True)[:250] if share is not None]
+        if shares:
+            row = {"task": task, "n": len(shares), "median": float(np.median(shares)), "mean": float(np.mean(shares))}
+            found.append(row)
+    return found
 
 
 def coverage(tasks: Any) -> Row:

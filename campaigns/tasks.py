@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +19,9 @@ from django.db.models import Max, Min
 from campaigns import history
 from campaigns.domain import fitting, planning
 from campaigns.domain.experiments import analysis as analyses
+from campaigns.domain.experiments import closing, words, worth
 from campaigns.domain.experiments import design as designs
 from campaigns.domain.experiments import panel as panels
-from campaigns.domain.experiments import words, worth
 from campaigns.models import BudgetPlan, Campaign, CurveFit, Experiment, Recommendation, ResponseCurve, Task
 from retailers import audit
 from retailers.models import Brand, PerformanceMetric, Retailer
@@ -126,7 +126,8 @@ def fit(run: CurveFit) -> None:
         )
     run.report(0.3, f"Fitting {len(past.arms)} arms")
     draws = int(run.config.get("draws", 200))
-    found = fitting.fit(past.arms, draws=draws, seed=int(run.config.get("seed", 1)))
+    tests, named = lift_tests(run, past.arms)
+    found = fitting.fit(past.arms, tests, draws=draws, seed=int(run.config.get("seed", 1)))
     run.report(0.9, "Keeping the curves")
     told = fitting.as_json(found, past.arms)
     by_arm = {one.arm: one for one in past.arms}
@@ -167,6 +168,9 @@ def fit(run: CurveFit) -> None:
         "arms": len(rows),
         "intervals": told["intervals"],
         "fits": told["fits"],
+        "tests": [
+            {**used, "experiment": named[tests.index(test)]} for one in found for test, used in _used(one, tests)
+        ],
         "warnings": told["warnings"],
         "adstock": told["adstock"],
         "attributions": past.attributions,
@@ -175,6 +179,32 @@ def fit(run: CurveFit) -> None:
         "window": [str(past.first), str(past.last)],
     }
     run.save(update_fields=["result"])
+
+
+def lift_tests(run: CurveFit, arms: Sequence[fitting.History]) -> tuple[list[fitting.LiftTest], list[str]]:
+    """What the brand's analysed tests say about these arms, and which test said it."""
+    tests, named = [], []
+    rows = (
+        Experiment.objects.analysed()
+        .filter(brand=run.brand)
+        .select_related("campaign__retailer")
+        .order_by("created_at")
+    )
+    for row in rows:
+        told = row.result.get("calibration") or {}
+        arm = next((one for one in arms if one.arm == told.get("arm")), None)
+        if arm is None or "lift" not in told:
+            continue
+        spend = float(arm.spend_D.mean())
+        after = max(spend + told["spend_change"], 0.0)
+        if after != spend:
+            tests.append(fitting.LiftTest(arm.arm, spend, after, told["lift"], told["se"]))
+            named.append(str(row.pk))
+    return tests, named
+
+
+def _used(found: fitting.Fit, tests: Sequence[fitting.LiftTest]) -> list[tuple[fitting.LiftTest, Mapping[str, Any]]]:
+    return list(zip([test for test in tests if test.arm == found.arm], found.tests, strict=True))
 
 
 # -- budgets
@@ -312,6 +342,8 @@ def analyse_experiment(run: Experiment, *, final: bool = True) -> None:
     run.report(0.3, f"Comparing by {spec.get('method', 'auto')}")
     found = analyses.analyze(spec, frame=frame)
     run.result = {**found, "summary": words.summary(found)}
+    if final and run.kind == "geo":
+        run.result["calibration"] = calibration_of(run, found, frame)
     run.panel = {**run.panel, "analysed": _shape(frame, run.analysis_spec)}
     if final:
         run.state = Experiment.State.ANALYSED
@@ -325,6 +357,21 @@ def analyse_experiment(run: Experiment, *, final: bool = True) -> None:
         subject=run,
         payload={**told, "decision": watched["decision"]} if watched else told,
     )
+
+
+def calibration_of(run: Experiment, found: Mapping[str, Any], frame: pl.DataFrame) -> dict[str, Any]:
+    """What the test tells the next fit of curves, and of which arm; or why nothing."""
+    asked = run.analysis_spec.get("calibrates") or {}
+    arm = asked.get("arm")
+    if not arm and run.campaign is not None:
+        curves = ResponseCurve.objects.current().filter(brand=run.brand, campaign=run.campaign)
+        arm = curves.values_list("arm", flat=True).first()
+    if not arm:
+        return {"reason": "no arm is named: give the test a campaign with a curve, or calibrates.arm"}
+    step = _shape(frame, run.analysis_spec).get("step_days") or asked.get("step_days")
+    if not step:
+        return {"arm": arm, "reason": "the periods are no dates: give calibrates.step_days"}
+    return {"arm": arm, **closing.lift_test(found, asked, step_days=float(step))}
 
 
 def panel_of(run: Experiment) -> pl.DataFrame:

@@ -17,7 +17,7 @@ Efron and Morris (1975) for the pooling; Rubin (1988) for sampling importance re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,9 @@ class Fit:
     explained: float  # share of the variance that the model explains
     warnings: tuple[str, ...]
     history_weight: str = "full"  # shape only, where a test contradicted the level
+    tests: tuple[
+        Mapping[str, Any], ...
+    ] = ()  # lift tests used: what history foretold of each, and its weight beside it
 
     @property
     def scale_std(self) -> float:
@@ -343,16 +346,20 @@ def _describe(
 ) -> Fit:
     warnings = warnings_of(history)
     weight, evidence = "full", "attribution"
+    used: list[dict[str, float]] = []
     if tests:
         evidence = "calibrated"
-        off = _disagreement(posterior, tests, rng)
+        used = _foretold(posterior, tests, rng)
+        off = max((one["disagreement"] for one in used), key=abs)
         if abs(off) > DISAGREE:
             weight = "shape only"
             warnings.append(
                 f"{history.arm}: history and lift test disagree by {abs(off):.1f} standard errors (history"
                 f" {'over' if off > 0 else 'under'}states); the level follows the test, history is discounted to its shape"
             )
-        posterior = _posterior(history, posterior.rate, pooled or _Prior(), tuple(tests), free_level=weight != "full")
+            posterior = _posterior(
+                history, posterior.rate, pooled or _Prior(), tuple(tests), free_level=weight != "full"
+            )
     drawn = _draw(posterior, draws, rng)
     scale_S, half_S = np.exp(drawn[:, 0]) * posterior.worth, np.exp(drawn[:, 1]) * posterior.unit
     a_D = carried(history.spend_D, posterior.rate)
@@ -377,6 +384,7 @@ def _describe(
         explained=1.0 - float((left**2).sum()) / spread if spread > 0 else 0.0,
         warnings=tuple(warnings),
         history_weight=weight,
+        tests=tuple(used),
     )
     low, high = np.quantile(found.slope_S(mean), [0.05, 0.95])
     if high > 4 * max(low, 1e-300) and evidence == "attribution":
@@ -398,16 +406,24 @@ def _middle(scale_S: Array, half_S: Array, mean: float, most: float) -> tuple[fl
     return float(np.exp(answer.x[0])), float(np.exp(answer.x[1]))
 
 
-def _disagreement(posterior: _Posterior, tests: Sequence[LiftTest], rng: np.random.Generator) -> float:
-    """The worst distance between what history alone expects of a test and what it found, in standard errors."""
+def _foretold(posterior: _Posterior, tests: Sequence[LiftTest], rng: np.random.Generator) -> list[dict[str, float]]:
+    """What history alone expects of each test, how far off that was in standard errors, and what the test weighs beside it."""
     drawn = _draw(posterior, 400, rng)
     scale, half = np.exp(drawn[:, 0]) * posterior.worth, np.exp(drawn[:, 1]) * posterior.unit
-    worst = 0.0
+    found = []
     for test in tests:
-        expected = _curve(scale, half, test.spend_to) - _curve(scale, half, test.spend_from)
-        off = (float(expected.mean()) - test.lift) / np.hypot(float(expected.std()), test.se)
-        worst = off if abs(off) > abs(worst) else worst
-    return float(worst)
+        lifts = _curve(scale, half, test.spend_to) - _curve(scale, half, test.spend_from)
+        mean, spread = float(lifts.mean()), float(lifts.std())
+        found.append(
+            {
+                **asdict(test),
+                "foretold": mean,
+                "foretold_std": spread,
+                "disagreement": (mean - test.lift) / float(np.hypot(spread, test.se)),
+                "weight": spread**2 / (spread**2 + test.se**2),
+            }
+        )
+    return found
 
 
 def warnings_of(history: History) -> list[str]:
@@ -496,6 +512,7 @@ def as_json(fits: Sequence[Fit], histories: Sequence[History], *, periods: float
             "noise": found.noise,
             "explained": found.explained,
             "history": found.history_weight,
+            "tests": [dict(one) for one in found.tests],
             "marginal_roas": found.slope(mean),
         }
     skipped = [h.arm for h in histories if h.arm not in {f.arm for f in fits}]

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campaigns.domain.experiments import synthetic
-from campaigns.domain.experiments.analysis import analyze, fieller, looks_of
+from campaigns.domain.experiments.analysis import analyze, looks_of
 from campaigns.domain.experiments.design import design
+from campaigns.domain.experiments.found import fieller
 from rmn.lib.errors import BadInput
 
 
@@ -129,8 +130,8 @@ def test_a_thousand_intervals_agree_with_their_p_values() -> None:
     disagree = []
     for seed in range(1000):
         method, inference = kinds[seed % len(kinds)]
-        frame = panel(units=12, periods=30, seed=seed, effect=(0.0, 0.02, 0.1)[seed % 3], start=24)
-        found = analyze(GEO | {"start": "24", "method": method, "inference": inference, "seed": seed}, frame=frame)
+        frame = panel(units=9, periods=18, seed=seed, effect=(0.0, 0.02, 0.1)[seed % 3], start=15)
+        found = analyze(GEO | {"start": "15", "method": method, "inference": inference, "seed": seed}, frame=frame)
         low, high = (v if v is not None else side for v, side in zip(found["interval"], (-1e300, 1e300), strict=True))
         if (found["p_value"] < 0.1) == (low <= 0 <= high) or not low <= found["estimate"]["att"] <= high:
             disagree.append((seed, method, inference, found["p_value"], low, high))
@@ -139,10 +140,10 @@ def test_a_thousand_intervals_agree_with_their_p_values() -> None:
 
 @pytest.mark.parametrize("method", ["synthetic_control", "augmented_synthetic_control", "did", "tbr", "gbr"])
 def test_placebo_units_reject_about_as_often_as_said(method: str) -> None:
-    runs = [analyze(GEO | {"method": method, "start": "34"}, frame=panel(14, 40, seed)) for seed in range(150)]
+    runs = [analyze(GEO | {"method": method, "start": "34"}, frame=panel(14, 40, seed)) for seed in range(80)]
     claimed = sum(run["p_value"] < 0.1 for run in runs) / len(runs)
-    assert 0.04 <= claimed <= 0.16
-    assert all(run["diagnostics"]["placebo_sets"] == 66 for run in runs)
+    assert 0.02 <= claimed <= 0.18
+    assert all(run["diagnostics"]["placebo_sets"] == 90 for run in runs)
 
 
 def test_few_units_are_tested_by_blocks_in_time() -> None:

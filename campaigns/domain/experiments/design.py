@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from campaigns.domain.experiments import contrasts, placebo, synthetic
 from campaigns.domain.experiments import panel as panels
-from campaigns.domain.experiments import placebo, synthetic
 from campaigns.domain.experiments.panel import Panel
-from rmn.lib.arrays import Array
+from rmn.lib.arrays import Array, BoolArray, IntArray
 from rmn.lib.errors import BadInput
 
 Progress = Callable[[int, int, str], None]
 TRIED = 60  # candidate sets that are played through, best fitting first
 SHOWN = 20
+SCREENED = 100_000  # candidate sets that are ranked at most
+ASSIGNMENTS = ("chosen", "matched_pairs", "stratified")
 WINDOWS = 40  # past stretches played at most
 PLACEBOS = 120  # sets of each size that play beside the candidates
 LEAST_PRE = 8  # periods before a stretch, to fit on
@@ -223,9 +225,7 @@ def geo(
     )
     duration = int(number(spec, "duration", None, 1, 10_000))
     alpha = number(spec, "alpha", 0.1, 1e-4, 0.5)
-    effects = [float(e) for e in spec.get("effects") or [0.0, 0.02, 0.05, 0.1, 0.15, 0.2]]
-    if not all(math.isfinite(e) and -1 < e < 10 for e in effects):
-        raise BadInput("effects: relative effects such as 0.05 were expected")
+    effects = effects_of(spec)
     units, periods = data.y_UT.shape
     if units < 2:
         raise BadInput(f"{where}: {data.units[0]} is the only unit; treated and control are both needed")
@@ -233,9 +233,9 @@ def geo(
         raise BadInput(
             f"{where}: {periods} periods; a test of {duration} needs at least {LEAST_PRE + 2 * duration} to try it on"
         )
-    wanted = spec.get("treated") or {}
-    least = int(number(wanted, "min", 1, 1, units - 1))
-    most = int(number(wanted, "max", max(least, min(5, units // 3 or 1)), least, units - 1))
+    cost = spec.get("cost_per_unit_lift")
+    if cost is not None:
+        cost = number(spec, "cost_per_unit_lift", None, 1e-300, 1e300)
     include = data.rows_of(spec.get("include") or [], "include")
     left_out = set(data.rows_of(spec.get("exclude") or [], "exclude"))
     if set(include) & left_out:
@@ -244,185 +244,308 @@ def geo(
     pool = [u for u in range(units) if u not in dead]
     if len(pool) < 2:
         raise BadInput(f"{where}: {spec.get('outcome', 'outcome')} never changes in {len(dead)} of {units} units")
-    free = [u for u in pool if u not in left_out]
-    sets = _candidates(data, free, include, least, most, seed_of(spec))
-    if not sets:
+    past = _Past(data, pool, duration, int(number(spec, "windows", WINDOWS, 1, 1000)))
+    how = spec.get("assignment", "chosen")
+    if how not in ASSIGNMENTS:
+        raise BadInput(f"assignment is {how!r}: one of {', '.join(ASSIGNMENTS)}")
+    if how != "chosen":
+        kept = [u for u in range(len(pool)) if pool[u] not in left_out]
+        return _told_geo(spec, past, [_assigned(spec, past, how, kept, effects, alpha, cost)], alpha, 1, dead)
+    wanted = spec.get("treated") or {}
+    least = int(number(wanted, "min", 1, 1, units - 1))
+    most = int(number(wanted, "max", max(least, min(5, units // 3 or 1)), least, units - 1))
+    free = [u for u in range(len(pool)) if pool[u] not in left_out]
+    forced = [pool.index(u) for u in include if u in pool]
+    sets = _candidates(free, forced, least, most, seed_of(spec))
+    if not any(len(one) for one in sets):
         raise BadInput(f"no set of {least} to {most} units is left to treat; loosen treated, include or exclude")
-    cost = spec.get("cost_per_unit_lift")
-    screened = sorted(sets, key=lambda s: _fit(data, s, pool)["scaled_l2"])
-    chosen = screened[:TRIED]
-    nulls = _Nulls(data, pool, duration, seed_of(spec))
+    tried = int(number(spec, "tried", TRIED, 1, 2000))
+    chosen = past.best(sets, tried)
     found = []
-    for done, treated in enumerate(chosen, 1):
-        found.append(_played(data, treated, pool, nulls, effects, alpha, cost))
+    for size in sorted({len(one) for one in chosen}):
+        mine = [one for one in chosen if len(one) == size]
+        found += past.play(mine, effects, alpha, cost, seed_of(spec))
         if progress is not None:
-            progress(done, len(chosen), "sets of units")
+            progress(len(found), len(chosen), "sets of units")
     found.sort(key=lambda c: (_cries_wolf(c, alpha), c["mde"] is None, c["mde"] or 0, c["fit"]["scaled_l2"]))
+    return _told_geo(spec, past, found, alpha, sum(len(one) for one in sets), dead)
+
+
+def effects_of(spec: Mapping[str, Any]) -> list[float]:
+    """The relative effects that are tried.
+
+    Raises:
+        BadInput: they are no list of such numbers.
+    """
+    given = spec.get("effects") or [0.0, 0.02, 0.05, 0.1, 0.15, 0.2]
+    if not isinstance(given, list) or not all(
+        isinstance(e, int | float) and not isinstance(e, bool) and math.isfinite(e) and -1 < e < 10 for e in given
+    ):
+        raise BadInput("effects: a list of relative effects such as 0.05 was expected")
+    return [float(e) for e in given]
+
+
+def _told_geo(
+    spec: Mapping[str, Any], past: _Past, found: list[dict[str, Any]], alpha: float, screened: int, dead: Sequence[int]
+) -> dict[str, Any]:
+    best, data = found[0], past.data
+    out = [data.units[u] for u in dead]
+    analysis = {
+        "kind": "geo",
+        "method": "did" if "strata" in best else "synthetic_control",
+        "fixed_effects": True,
+        "treated_units": best["units"],
+        "exclude": out + (best["not_assigned"] if "strata" in best else []),
+        "alpha": alpha,
+        "seed": seed_of(spec),
+    }
+    if "strata" in best:
+        analysis["strata"] = best["strata"]
+        del analysis["fixed_effects"]
     return {
         "kind": "geo",
         "candidates": found[:SHOWN],
-        "best": found[0],
-        "screened": len(sets),
-        "played": len(chosen),
-        "windows": found[0]["windows"],
-        "duration": duration,
+        "best": best,
+        "screened": screened,
+        "played": len(found),
+        "windows": best["windows"],
+        "duration": past.duration,
         "alpha": alpha,
-        "method": "synthetic_control",
-        "inference": found[0]["inference"],
-        "analysis": {
-            "kind": "geo",
-            "method": "synthetic_control",
-            "fixed_effects": True,
-            "treated_units": found[0]["units"],
-            "exclude": [data.units[u] for u in dead],
-            "alpha": alpha,
-            "seed": seed_of(spec),
-        },
-        "left_out": [data.units[u] for u in dead],
-        "warnings": _warnings(found[0], periods, duration, alpha, [data.units[u] for u in dead]),
+        "method": analysis["method"],
+        "inference": best["inference"],
+        "analysis": analysis,
+        "left_out": out,
+        "warnings": _warnings(best, len(data.times), past.duration, alpha, out),
     }
 
 
-def _candidates(
-    data: Panel, free: Sequence[int], include: Sequence[int], least: int, most: int, seed: int
-) -> list[tuple[int, ...]]:
-    """All sets where they are few; else each unit with those that move most and least like it."""
-    sizes = range(max(least, len(include)), most + 1)
+def _candidates(free: Sequence[int], include: Sequence[int], least: int, most: int, seed: int) -> list[IntArray]:
+    """Sets of each size, a row a set: all of them where they are few enough, else drawn."""
     others = [u for u in free if u not in include]
-    count = sum(math.comb(len(others), size - len(include)) for size in sizes if size - len(include) <= len(others))
-    if count <= 2000:
-        return [
-            tuple(sorted((*include, *more)))
-            for size in sizes
-            for more in combinations(others, size - len(include))
-            if size
-        ]
+    sizes = [s for s in range(max(least, len(include)), most + 1) if s and s - len(include) <= len(others)]
     rng = np.random.default_rng(seed)
-    shape = np.atleast_2d(np.corrcoef(np.diff(data.y_UT[list(others)], axis=1)))
-    found: set[tuple[int, ...]] = set()
+    found = []
     for size in sizes:
         extra = size - len(include)
-        if extra <= 0:
-            found.add(tuple(sorted(include)))
-            continue
-        for place in range(len(others)):
-            order = np.argsort(-np.nan_to_num(shape[place]))
-            like = [others[i] for i in order if i != place][: extra - 1]
-            found.add(tuple(sorted({*include, others[place], *like})))
-        for _ in range(10 * len(others)):
-            found.add(tuple(sorted((*include, *(int(u) for u in rng.choice(others, extra, replace=False))))))
-    return sorted(s for s in found if least <= len(s) <= most)
+        count = math.comb(len(others), extra)
+        if count <= SCREENED // len(sizes):
+            rows = np.array(list(combinations(others, extra)), int).reshape(count, extra)
+        else:
+            keys = rng.random((SCREENED // len(sizes), len(others)))
+            rows = np.array(others)[np.argpartition(keys, extra - 1, axis=1)[:, :extra]]
+        both = np.hstack([np.tile(np.array(include, int), (len(rows), 1)), rows])
+        found.append(np.unique(np.sort(both, axis=1), axis=0))
+    return found
 
 
-def _parts(data: Panel, treated: Sequence[int], pool: Sequence[int]) -> tuple[Array, Array]:
-    controls = [u for u in pool if u not in set(treated)]
-    return data.y_UT[list(treated)].mean(axis=0), data.y_UT[controls]
+class _Past:
+    """The user's own past, in which designs are tried: stretches of the test's length, nothing done in any."""
 
-
-def _fit(data: Panel, treated: Sequence[int], pool: Sequence[int]) -> dict[str, float]:
-    """How closely the others follow the set over the whole past."""
-    mine, others = _parts(data, treated, pool)
-    every = np.ones(len(mine), bool)
-    residual, _ = synthetic.residuals(mine, others, every)
-    plain = mine - mine.mean() - (others.mean(axis=0) - others.mean())
-    l2, naive = float(np.sqrt((residual**2).sum())), float(np.sqrt((plain**2).sum()))
-    spread = float(((mine - mine.mean()) ** 2).sum())
-    return {
-        "l2": l2,
-        "scaled_l2": l2 / naive if naive else 0.0,
-        "r2": 1 - float((residual**2).sum()) / spread if spread else 0.0,
-        "mape": float(np.mean(np.abs(residual) / np.maximum(np.abs(mine), 1e-12))),
-    }
-
-
-class _Nulls:
-    """What sets of the same size find in each past stretch, where nothing was done: played once, shared by all candidates."""
-
-    def __init__(self, data: Panel, pool: Sequence[int], duration: int, seed: int) -> None:
-        self.data, self.pool, self.duration, self.seed = data, pool, duration, seed
-        periods = data.y_UT.shape[1]
+    def __init__(self, data: Panel, pool: Sequence[int], duration: int, windows: int) -> None:
+        self.data, self.pool, self.duration = data, list(pool), duration
+        self.y_UT = data.y_UT[self.pool]
+        self.everyone = self.y_UT.sum(axis=0)
+        periods = self.y_UT.shape[1]
         first = max(LEAST_PRE, duration)
-        count = min(WINDOWS, periods - duration - first + 1)
+        count = min(windows, periods - duration - first + 1)
         self.starts = [int(s) for s in np.unique(np.linspace(first, periods - duration, count).astype(int))]
-        self.known: dict[int, tuple[Array, Array]] = {}
 
-    def of(self, treated: Sequence[int]) -> Array:
-        """Stretch by set: ratios of the sets that share no unit with ``treated``."""
-        size = min(len(treated), (len(self.pool) - len(treated)) // 2)
-        if size not in self.known:
-            self.known[size] = self._play(size)
-        members, ratios = self.known[size]
-        apart = ~np.isin(members, list(treated)).any(axis=1)
-        return ratios[:, apart]
+    def best(self, sets: Sequence[IntArray], count: int) -> list[tuple[int, ...]]:
+        """The sets that the others follow most closely, by their members' own misfits over the whole past.
 
-    def _play(self, size: int) -> tuple[Array, Array]:
-        chosen = placebo.sets(len(self.pool), size, self.seed, PLACEBOS)
-        members = np.array([[self.pool[i] for i in one] for one in chosen]).reshape(len(chosen), max(size, 0))
-        ratios = np.empty((len(self.starts), len(chosen)))
-        for place, one in enumerate(members):
-            mine, others = _parts(self.data, [int(u) for u in one], self.pool)
-            for row, start in enumerate(self.starts):
-                effect, error = _gap(mine, others, start, self.duration)
-                ratios[row, place] = effect / error
-        return members, ratios
+        A mean of members misses by the mean of their gaps, so that one fit per unit ranks every set.
+        """
+        past_UT = synthetic.centred(self.y_UT, np.ones(self.y_UT.shape[1], bool))
+        units = len(past_UT)
+        weight_UU = np.zeros((units, units))
+        for u in range(units):
+            rest = [v for v in range(units) if v != u]
+            weight_UU[u, rest] = synthetic.simplex_weights(past_UT[rest], past_UT[u])
+        miss_UT, plain_UT = past_UT - weight_UU @ past_UT, past_UT - past_UT.mean(axis=0)
+        ranked = []
+        for rows in sets:
+            score = _norms(miss_UT, rows) / np.maximum(_norms(plain_UT, rows), 1e-300)
+            near = np.argsort(score, kind="stable")[:count]
+            ranked += [(float(score[i]), tuple(int(u) for u in rows[i])) for i in near]
+        return [one for _, one in sorted(ranked)[:count]]
+
+    def weights(self, sets: Sequence[tuple[int, ...]]) -> list[Array]:
+        """For each stretch, and last for the whole past, the weights of the sets; each fit begins from the one before."""
+        target_BU = np.zeros((len(sets), len(self.pool)))
+        for row, one in enumerate(sets):
+            target_BU[row, list(one)] = 1 / len(one)
+        found: list[Array] = []
+        on_BU: BoolArray | None = None
+        for start in [*self.starts, self.y_UT.shape[1]]:
+            past_UT = synthetic.centred(self.y_UT[:, :start], np.ones(start, bool))
+            weight_BU, on_BU = synthetic.simplex_weights_many(past_UT @ past_UT.T, target_BU, on_BU)
+            for row in np.flatnonzero(np.isnan(weight_BU).any(axis=1)).tolist():
+                free = np.flatnonzero(target_BU[row] == 0)
+                weight_BU[row] = 0.0
+                weight_BU[row, free] = synthetic.simplex_weights(past_UT[free], target_BU[row] @ past_UT)
+                on_BU[row] = weight_BU[row] > 0
+            found.append(target_BU - weight_BU)
+        return found
+
+    def play(
+        self, sets: Sequence[tuple[int, ...]], effects: Sequence[float], alpha: float, cost: Any, seed: int
+    ) -> list[dict[str, Any]]:
+        """Sets of one size in every past stretch, among other sets of that size, as the analysis will read them."""
+        others = placebo.sets(len(self.pool), sets[0], seed, max(PLACEBOS, len(sets)))
+        every = list(dict.fromkeys([*sets, *others]))
+        return self.tally(every, len(sets), self.weights(every), effects, alpha, cost)
+
+    def tally(
+        self,
+        every: Sequence[tuple[int, ...]],
+        count: int,
+        weights: Sequence[Array],
+        effects: Sequence[float],
+        alpha: float,
+        cost: Any,
+    ) -> list[dict[str, Any]]:
+        """False alarms and power of the first ``count`` sets among all, over the stretches."""
+        grid = sorted({*effects, 0.0})
+        in_space = 1 / len(every) < alpha
+        hits = np.zeros((count, len(grid)))
+        bias = np.zeros((count, len(self.starts)))
+        on_BU = np.zeros((len(every), len(self.pool)))
+        for row, one in enumerate(every):
+            on_BU[row, list(one)] = 1.0
+        size_BT = on_BU @ np.abs(self.y_UT) / on_BU.sum(axis=1, keepdims=True)
+        for row, (start, weight_BU) in enumerate(zip(self.starts, weights[:-1], strict=True)):
+            end, test = start + self.duration, slice(start, start + self.duration)
+            gap_BT = weight_BU @ self.y_UT[:, :end]
+            gap_BT -= gap_BT[:, :start].mean(axis=1, keepdims=True)
+            among = placebo.Placebos(gap_BT, size_BT[:, :start].mean(axis=1), np.ones(len(every)), test)
+            sold_U = self.y_UT[:, test].mean(axis=1)
+            bias[:, row] = among.effect_S[:count] / np.maximum(size_BT[:count, test].mean(axis=1), 1e-12)
+            lift_PB = (on_BU[:count] * sold_U) @ weight_BU.T
+            for at, effect in enumerate(grid if in_space else []):
+                ratio_PB = np.abs(among.effect_S + effect * lift_PB) / among.error_S
+                own_P = ratio_PB[np.arange(count), np.arange(count)]
+                hits[:, at] += (ratio_PB >= own_P[:, None] * (1 - 1e-9)).mean(axis=1) < alpha
+            for place in range(0 if in_space else count):
+                own = list(every[place])
+                rest = [u for u in range(len(self.y_UT)) if u not in own]
+                for at, effect in enumerate(grid):
+                    mine = self.y_UT[own, :end].mean(axis=0)
+                    mine[start:] *= 1 + effect
+                    gap_T, _ = synthetic.residuals(mine, self.y_UT[rest, :end], np.ones(end, bool))
+                    hits[place, at] += synthetic.block_p(gap_T, test) < alpha
+        whole_BT = weights[-1][:count] @ self.y_UT
+        found = []
+        for place in range(count):
+            power = {effect: float(hits[place, at]) / len(self.starts) for at, effect in enumerate(grid)}
+            mde = _smallest(power)
+            sold = float(self.y_UT[list(every[place]), -self.duration :].sum())
+            found.append(
+                {
+                    "units": [self.data.units[self.pool[u]] for u in every[place]],
+                    "mde": mde,
+                    "power_at": {f"{effect:g}": power[effect] for effect in grid},
+                    "false_positive_rate": power[0.0],
+                    "windows": len(self.starts),
+                    "inference": "placebo" if in_space else "block",
+                    "bias": float(bias[place].mean()),
+                    "error_std": float(bias[place].std()),
+                    "share": float(self.y_UT[list(every[place])].sum() / self.data.y_UT.sum())
+                    if self.data.y_UT.sum()
+                    else None,
+                    "baseline": sold,
+                    "investment": cost * mde * sold if cost is not None and mde is not None else None,
+                    "investment_at": {f"{e:g}": cost * e * sold for e in grid if e > 0} if cost is not None else None,
+                    "fit": self._fit(every[place], whole_BT[place] - whole_BT[place].mean()),
+                }
+            )
+        return found
+
+    def _fit(self, treated: Sequence[int], residual: Array) -> dict[str, float]:
+        """How closely the others follow the set over the whole past."""
+        mine = self.y_UT[list(treated)].mean(axis=0)
+        others = self.everyone - mine * len(treated)
+        plain = (mine - mine.mean()) - (others - others.mean()) / max(len(self.pool) - len(treated), 1)
+        l2, naive = float(np.sqrt((residual**2).sum())), float(np.sqrt((plain**2).sum()))
+        spread = float(((mine - mine.mean()) ** 2).sum())
+        return {
+            "l2": l2,
+            "scaled_l2": l2 / naive if naive else 0.0,
+            "r2": 1 - float((residual**2).sum()) / spread if spread else 0.0,
+            "mape": float(np.mean(np.abs(residual) / np.maximum(np.abs(mine), 1e-12))),
+        }
 
 
-def _gap(mine: Array, others: Array, start: int, duration: int) -> tuple[float, float]:
-    """Mean gap over a stretch, and the gap's error before it."""
-    end = start + duration
-    gap, _ = synthetic.residuals(mine[:end], others[:, :end], np.arange(end) < start)
-    return float(gap[start:end].mean()), placebo.error_before(gap, start)
+def _norms(series_UT: Array, rows: IntArray) -> Array:
+    """Length of the mean series of each set of units."""
+    products = series_UT @ series_UT.T
+    total = np.zeros(len(rows))
+    for a in range(rows.shape[1]):
+        for b in range(rows.shape[1]):
+            total += products[rows[:, a], rows[:, b]]
+    return np.asarray(np.sqrt(np.maximum(total, 0)) / rows.shape[1])
 
 
-def _played(
-    data: Panel,
-    treated: tuple[int, ...],
-    pool: Sequence[int],
-    nulls: _Nulls,
+def _assigned(
+    spec: Mapping[str, Any],
+    past: _Past,
+    how: str,
+    kept: Sequence[int],
     effects: Sequence[float],
     alpha: float,
     cost: Any,
 ) -> dict[str, Any]:
-    """The set in every past stretch: false alarms, power at each effect, the smallest found in four of five."""
-    mine, others = _parts(data, treated, pool)
-    grid = sorted({*effects, 0.0})
-    hits = dict.fromkeys(grid, 0)
-    errors = []
-    ratios, duration = nulls.of(treated), nulls.duration
-    in_space = 1 / (ratios.shape[1] + 1) < alpha
-    for row, start in enumerate(nulls.starts):
-        end = start + duration
-        test = slice(start, end)
-        gap, error = _gap(mine, others, start, duration)
-        level = float(mine[test].mean())
-        errors.append(gap / max(abs(level), 1e-12))
-        for effect in grid:
-            if in_space:
-                _, p = placebo.ranked(gap + effect * level, error, ratios[row], alpha)
-            else:
-                changed = mine[:end].copy()
-                changed[test] *= 1 + effect
-                residual, _ = synthetic.residuals(changed, others[:, :end], np.ones(end, bool))
-                p = synthetic.block_p(residual, test)
-            hits[effect] += p < alpha
-    starts = nulls.starts
-    power = {effect: hits[effect] / len(starts) for effect in grid}
-    mde = _smallest(power)
-    size = float(mine[-duration:].sum() * len(treated))
-    return {
-        "units": [data.units[u] for u in treated],
-        "mde": mde,
-        "power_at": {f"{effect:g}": power[effect] for effect in grid},
-        "false_positive_rate": power[0.0],
-        "windows": len(starts),
-        "inference": "placebo" if in_space else "block",
-        "bias": float(np.mean(errors)),
-        "error_std": float(np.std(errors)),
-        "share": float(data.y_UT[list(treated)].sum() / data.y_UT.sum()) if data.y_UT.sum() else None,
-        "baseline": size,
-        "investment": float(cost) * mde * size if cost is not None and mde is not None else None,
-        "fit": _fit(data, treated, pool),
-    }
+    """Units assigned at random within strata of alike ones: one draw, and what such draws find on the past.
+
+    Read as a difference in differences within strata, among the other draws that could have been.
+    """
+    size = 2 if how == "matched_pairs" else int(number(spec, "stratum_size", 4, 2, max(len(kept) // 2, 2)))
+    strata = _alike(past.y_UT, kept, size)
+    if not strata:
+        raise BadInput(f"assignment: {len(kept)} units make no stratum of {size}")
+    own = sorted(u for one in strata for u in one)
+    place = {u: i for i, u in enumerate(own)}
+    inner = [[place[u] for u in one] for one in strata]
+    rng = np.random.default_rng(seed_of(spec))
+    share = number(spec, "share", 0.5, 0.01, 0.99)
+    first: list[int] = []
+    for one in inner:
+        many = min(max(round(share * len(one)), 1), len(one) - 1)
+        first += [int(u) for u in rng.choice(one, many, replace=False)]
+    others = placebo.sets(len(own), first, seed_of(spec), PLACEBOS, inner)
+    every = [tuple(sorted(first)), *others]
+    lesser = _Past(past.data, [past.pool[u] for u in own], past.duration, len(past.starts))
+    contrast = contrasts.differences(inner)
+    weights = [contrast.weights(lesser.y_UT, one, past.duration) for one in every]
+    # every draw may be the one: their mean is what such a design finds
+    played = lesser.tally(
+        every, min(len(every), SHOWN), [np.array(weights)] * (len(lesser.starts) + 1), effects, alpha, cost
+    )
+    told = dict(played[0])
+    told["power_at"] = {key: float(np.mean([one["power_at"][key] for one in played])) for key in told["power_at"]}
+    told["false_positive_rate"] = told["power_at"]["0"]
+    told["mde"] = _smallest({float(key): value for key, value in told["power_at"].items()})
+    if cost is not None and told["mde"] is not None:
+        told["investment"] = cost * told["mde"] * told["baseline"]
+    names = [[past.data.units[past.pool[u]] for u in one] for one in strata]
+    free = sorted({past.data.units[u] for u in past.pool} - {name for one in names for name in one})
+    return told | {"assignment": how, "strata": names, "not_assigned": free}
+
+
+def _alike(y_UT: Array, kept: Sequence[int], size: int) -> list[list[int]]:
+    """Strata of units whose past is most alike, in level and in movement; the last few that fill none are left out."""
+    series = np.array([y_UT[u] for u in kept])
+    level = np.log(np.maximum(np.abs(series).mean(axis=1), 1e-12))
+    shape = synthetic.centred(series, np.ones(series.shape[1], bool)) / np.maximum(
+        series.std(axis=1, keepdims=True), 1e-12
+    )
+    far = np.abs(level[:, None] - level) + 1 - shape @ shape.T / shape.shape[1]
+    left, found = sorted(range(len(kept)), key=lambda i: -level[i]), []
+    while len(left) >= size:
+        first = left[0]
+        near = sorted(left[1:], key=lambda i: far[first, i])[: size - 1]
+        found.append([kept[first], *(kept[i] for i in near)])
+        left = [i for i in left if i != first and i not in near]
+    return found
 
 
 def _smallest(power: Mapping[float, float]) -> float | None:

@@ -6,7 +6,7 @@ import csv
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,25 +48,72 @@ class Panel:
 
     def place_of(self, time: Any, where: str, *, last: bool = False) -> int:
         """A period by its own text, or the first after (last before) it where the order of texts tells."""
-        text = str(time)
+        text = str(time).strip().removesuffix(" 00:00:00").removesuffix("T00:00:00")
         if text in self.times:
             return self.times.index(text)
         keys = sorted_keys(self.times)
-        key = sorted_keys([text])[0]
-        if keys is None or type(key) is not type(keys[0]):
+        key = _key_like(text, self.times)
+        if type(key) is not type(keys[0]):
             raise BadInput(f"{where}: {text!r} is no period of the data ({self.times[0]} to {self.times[-1]})")
-        inside = [i for i, k in enumerate(keys) if (k <= key if last else k >= key)]
+        if last and isinstance(key, str):  # a day includes its hours
+            inside = [i for i, k in enumerate(keys) if k[: len(key)] <= key]
+        else:
+            inside = [i for i, k in enumerate(keys) if (k <= key if last else k >= key)]
         if not inside:
             raise BadInput(f"{where}: {text!r} lies outside the data ({self.times[0]} to {self.times[-1]})")
         return inside[-1] if last else inside[0]
 
 
 def sorted_keys(times: Sequence[str]) -> list[Any]:
-    """What orders the periods: numbers where all are, else the texts (ISO dates order as texts)."""
+    """What orders the periods: numbers where all are, dates in the ways people write them, else the texts."""
     try:
         return [float(time) for time in times]
     except ValueError:
-        return list(times)
+        pass
+    for pattern in _patterns(times):
+        try:
+            return [datetime.strptime(time, pattern).isoformat() for time in times]  # noqa: DTZ007  # calendar days
+        except ValueError:
+            continue
+    return list(times)
+
+
+def _key_like(text: str, times: Sequence[str]) -> Any:
+    """The key of one more period beside the others'; an ISO date may be asked for whatever way theirs are written."""
+    keys = sorted_keys([*times, text])
+    if keys[:-1] == sorted_keys(times):
+        return keys[-1]
+    try:
+        own = float(text)
+    except ValueError:
+        try:
+            return datetime.fromisoformat(text).isoformat()
+        except ValueError:
+            return text
+    return own
+
+
+def _patterns(times: Sequence[str]) -> list[str]:
+    """Ways of writing dates that these may follow; where day and month could be either, the month is first."""
+    first = times[0] if len(times) else ""
+    if "/" in first:
+        return ["%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%Y/%m/%d", "%m/%d/%Y %H:%M"]
+    if "." in first:
+        return ["%d.%m.%Y", "%d.%m.%y", "%Y.%m.%d"]
+    if any(letter.isalpha() for letter in first) or "-" in first[:3]:
+        return [
+            "%d-%b-%Y",
+            "%d-%b-%y",
+            "%b %d, %Y",
+            "%d %b %Y",
+            "%b %Y",
+            "%B %Y",
+            "%b-%Y",
+            "%b-%y",
+            "%d-%m-%Y",
+            "%m-%d-%Y",
+        ]
+    return []
 
 
 def table(path: Path) -> pl.DataFrame:
@@ -111,6 +158,9 @@ def numbers(frame: pl.DataFrame, name: str, where: str) -> Array:
     Raises:
         BadInput: a cell that is none, with its row.
     """
+    quick = frame[name].cast(pl.Float64, strict=False).to_numpy()
+    if np.isfinite(quick).all():
+        return np.asarray(quick, float).copy()
     values = frame[name].to_list()
     result = np.empty(len(values))
     for row, value in enumerate(values):
@@ -144,10 +194,14 @@ def panel(
     place = {name: i for i, name in enumerate(units)}
     when = {text: i for i, text in enumerate(times)}
     y_UT = np.full((len(units), len(times)), np.nan)
-    for row, (name, text) in enumerate(zip(names, texts, strict=True)):
-        if not np.isnan(y_UT[place[name], when[text]]):
-            raise BadInput(f"{where} row {row + 2}: {name} has {text} twice")
-        y_UT[place[name], when[text]] = values[row]
+    rows, columns = [place[name] for name in names], [when[text] for text in texts]
+    y_UT[rows, columns] = values
+    if np.isfinite(y_UT).sum() < len(values):
+        seen: set[tuple[int, int]] = set()
+        for row, cell in enumerate(zip(rows, columns, strict=True)):
+            if cell in seen:
+                raise BadInput(f"{where} row {row + 2}: {names[row]} has {texts[row]} twice")
+            seen.add(cell)
     if fill is not None:
         y_UT = np.where(np.isnan(y_UT), fill, y_UT)
     whole(times, where)
@@ -167,7 +221,7 @@ def whole(times: Sequence[str], where: str) -> None:
         BadInput: days are missing, with the first.
     """
     try:
-        days = [date.fromisoformat(time[:10]) for time in times]
+        days = [date.fromisoformat(str(key)[:10]) for key in sorted_keys(times)]
     except ValueError:
         return  # not dates
     steps = [(b - a).days for a, b in pairwise(days)]

@@ -33,6 +33,68 @@ def simplex_weights(x_CT: Array, y_T: Array) -> Array:
     return weights / total if total > 0 else np.full(len(x_CT), 1.0 / len(x_CT))
 
 
+def simplex_weights_many(
+    gram_UU: Array, target_BU: Array, start_BU: BoolArray | None = None
+) -> tuple[Array, BoolArray]:
+    """Simplex weights for many targets over the same units at once, each target's own units left out.
+
+    Block principal pivoting on the optimality conditions (Kim and Park 2011): which weights are above zero
+    is guessed, solved for, and exchanged where a sign is wrong. A guess from a near problem, such as the
+    same targets one window earlier, saves most of the work.
+
+    Args:
+        gram_UU: products of the units' outcomes over the past.
+        target_BU: weights of each target's own units.
+        start_BU: which weights are guessed to be above zero.
+
+    Returns:
+        weights, and which of them are above zero; a row of nan where the exchange did not settle.
+    """
+    count, units = target_BU.shape
+    size = max(float(np.diag(gram_UU).max()), 1e-300)
+    g_UU = gram_UU / size + 1e-10 * np.eye(units)
+    aim_BU, free_BU = target_BU @ gram_UU / size, target_BU == 0
+    if start_BU is None:
+        near = np.where(free_BU, np.diag(g_UU) - 2 * aim_BU, np.inf).argmin(axis=1)
+        start_BU = np.arange(units) == near[:, None]
+    on_BU, todo = start_BU & free_BU, np.arange(count)
+    weight_BU = np.full((count, units), np.nan)
+    fewest, patience = np.full(count, units + 1), np.full(count, 3)
+    for _ in range(40):
+        on = on_BU[todo]
+        many = on.sum(axis=1)
+        k = int(many.max())
+        order = np.argsort(~on, axis=1, kind="stable")[:, :k]
+        real = np.arange(k) < many[:, None]
+        system = np.zeros((len(todo), k + 1, k + 1))
+        both = real[:, :, None] & real[:, None, :]
+        system[:, :k, :k] = np.where(both, g_UU[order[:, :, None], order[:, None, :]], 0)
+        system[:, np.arange(k), np.arange(k)] += ~real
+        system[:, :k, k], system[:, k, :k] = -1.0 * real, 1.0 * real
+        right = np.ones((len(todo), k + 1))
+        right[:, :k] = np.where(real, np.take_along_axis(aim_BU[todo], order, axis=1), 0)
+        solved = np.linalg.solve(system, right[..., None])[..., 0]
+        found = np.zeros((len(todo), units))
+        np.put_along_axis(found, order, np.where(real, solved[:, :k], 0), axis=1)
+        slope = found @ g_UU - aim_BU[todo] - solved[:, k:]
+        wrong = (on & (found < -1e-12)) | (~on & free_BU[todo] & (slope < -1e-10))
+        left = wrong.sum(axis=1)
+        done = left == 0
+        weight_BU[todo[done]] = found[done]
+        better = left < fewest[todo]
+        patience[todo] = np.where(better, 3, patience[todo] - 1)
+        fewest[todo] = np.minimum(left, fewest[todo])
+        last = units - 1 - np.argmax(wrong[:, ::-1], axis=1)
+        flip = np.where((patience[todo] > 0)[:, None], wrong, np.arange(units) == last[:, None])
+        after = on ^ flip
+        after[~after.any(axis=1)] = on[~after.any(axis=1)]
+        on_BU[todo] = np.where(done[:, None], on, after)
+        todo = todo[~done]
+        if not len(todo):
+            break
+    return weight_BU, on_BU
+
+
 def centred(y_UT: Array, pre_T: Array | BoolArray) -> Array:
     """Each unit without its mean over the chosen periods."""
     return y_UT - y_UT[:, pre_T].mean(axis=1, keepdims=True)

@@ -82,7 +82,7 @@ def percent_agreement(counts_UV: Array, times_U: Array | None = None) -> float |
     if not rated.any():
         return None
     pairs_U = (counts_UV[rated] * (counts_UV[rated] - 1)).sum(axis=1) / (n_U[rated] * (n_U[rated] - 1))
-    return float(np.average(pairs_U, weights=times_U[rated]))
+    return float(times_U[rated] @ pairs_U / times_U[rated].sum())
 
 
 def distances(values: list[Any], margin_V: Array, level: Level) -> Array:
@@ -158,8 +158,8 @@ def gwet(counts_UV: Array, weight_VV: Array, times_U: Array | None = None) -> fl
         return None
     weighted_UV = counts_UV @ weight_VV.T
     agreeing_U = (counts_UV[twice] * (weighted_UV[twice] - 1)).sum(axis=1)
-    observed = float(np.average(agreeing_U / (n_U[twice] * (n_U[twice] - 1)), weights=times_U[twice]))
-    share_V = np.average(counts_UV[rated] / n_U[rated, None], axis=0, weights=times_U[rated])
+    observed = float(times_U[twice] @ (agreeing_U / (n_U[twice] * (n_U[twice] - 1))) / times_U[twice].sum())
+    share_V = times_U[rated] @ (counts_UV[rated] / n_U[rated, None]) / times_U[rated].sum()
     chance = float(weight_VV.sum() / (size * (size - 1)) * (share_V * (1 - share_V)).sum())
     return (observed - chance) / (1 - chance) if chance < 1 else None
 
@@ -271,8 +271,9 @@ def ceiling(counts_UV: Array) -> float | None:
     half. Units weigh alike: a third reader is asked where two disagreed, so counting ratings, or only units
     with three, would make people look less of one mind than they are.
     """
+    sorts_SV, times_S = np.unique(counts_UV[counts_UV.sum(axis=1) >= 2], axis=0, return_counts=True)
     hits = []
-    for counts_V in counts_UV[counts_UV.sum(axis=1) >= 2]:
+    for counts_V in sorts_SV:
         hit = 0.0
         for place in np.flatnonzero(counts_V):
             rest_V = counts_V.copy()
@@ -280,4 +281,4 @@ def ceiling(counts_UV: Array) -> float | None:
             leaders = np.flatnonzero(rest_V == rest_V.max())
             hit += counts_V[place] * (place in leaders) / len(leaders)
         hits.append(hit / counts_V.sum())
-    return float(np.mean(hits)) if hits else None
+    return float(times_S @ hits / times_S.sum()) if hits else None

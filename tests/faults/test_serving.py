@@ -28,18 +28,7 @@ from tests.agents.tiny import make_adapter, make_base, tokenizer
 from tests.faults.conftest import ROOT, until
 
 ADAPTERS, RESPONSES, TURNS, CLIENTS = 20, 5000, 200, 8
-PROMPTS = [
-    "fresh bread",
-    "Save on soap!",
-    "Two for one on tea",
-    "a",
-    "Water, 12 oz",
-    "Oats",
-    "New: rice",
-    "Our jam is",
-    "Buy",
-    "Tea?",
-]
+PROMPTS = ["fresh bread", "Two for one on tea", "Water, 12 oz", "New: rice", "Tea?"]
 
 
 @contextmanager
@@ -57,13 +46,13 @@ def serving(base: Path, root: Path, port: int) -> Iterator[subprocess.Popen[byte
         process.wait(10)
 
 
-def greedy(model: torch.nn.Module, prompt: str) -> str:
-    words = tokenizer()
-    ids = words(prompt, return_tensors="pt")
+def greedy(model: torch.nn.Module, prompt: str) -> tuple[int, ...]:
+    """The tokens that PEFT writes, up to the end's."""
+    ids = tokenizer()(prompt, return_tensors="pt")
     with torch.inference_mode():
         whole = model.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=0)  # type: ignore[operator]
     new = whole[0, ids["input_ids"].shape[1] :].tolist()
-    return str(words.decode(new[: new.index(2)] if 2 in new else new, skip_special_tokens=True))
+    return tuple(new[: new.index(2) + 1] if 2 in new else new)
 
 
 def test_of_5000_answers_while_adapters_come_and_go_none_is_another_adapters(tmp_path: Path) -> None:
@@ -94,14 +83,14 @@ def test_of_5000_answers_while_adapters_come_and_go_none_is_another_adapters(tmp
         with httpx2.Client(timeout=120) as http:
             while len(answered) < RESPONSES:
                 name, prompt = draw.choice(names), draw.choice(prompts)
-                body = {"inputs": prompt, "parameters": {"max_new_tokens": 12, "adapter_id": name}}
+                body = {"inputs": prompt, "parameters": {"max_new_tokens": 12, "adapter_id": name, "details": True}}
                 answer = http.post(url + "/generate", json=body)
                 if answer.status_code == 422:  # it is away at the moment
                     refused.append(answer.json()["error"])
                     continue
                 answered.append(answer.status_code)
-                said = answer.json().get("generated_text", "")
-                said = said.removesuffix("<|im_end|>")
+                told = answer.json().get("details", {}).get("tokens", [])
+                said = tuple(token["id"] for token in told)
                 if said != canary[name, prompt] or answer.headers.get("x-adapter-digest") != digests[name]:
                     wrong.append(f"{name} on {prompt!r}: {answer.text[:200]}")
 

@@ -2,7 +2,7 @@
 
 The peers' calls are written out here on the same instances, without the evaluation of their models, so that they look
 faster than they are in use: SLSQP from an even start as PyMC-Marketing calls it, augmented Lagrangian with SLSQP inside
-as Robyn does (needs the package nlopt; left out where it is missing), greedy steps on a money grid as Meridian does.
+as Robyn does (stopped after 60 s; needs the package nlopt, left out where it is missing), greedy steps on a money grid as Meridian does.
 
     python -m benchmarks optimizer [--full]
 """
@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.harness import Row, median_seconds, seconds
 from campaigns.domain import general, optimizer
@@ -29,7 +29,7 @@ ALONE = True  # minutes in full
 NOTE = (
     "One thread for each side, arms drawn at random (Michaelis-Menten, or Hill of exponent 1.2 to 3 for S-curves), seed 0."
     " Times are medians, of the peers' long calls a single one; the machine was busy with other work, so read the ratios."
-    " CVXPY's time is its whole call, model building included. A value short of ours is in parts of the value; ours carries"
+    " The augmented Lagrangian is stopped after 60 s: then its value is where it stood. CVXPY's time is its whole call, model building included. A value short of ours is in parts of the value; ours carries"
     " its own proof."
 )
 
@@ -41,7 +41,7 @@ def instance(n: int, seed: int = 0, *, shaped: bool = False, groups: bool = Fals
     low = np.where(rng.random(n) < 0.2, 0.15 * half, 0.0)
     high = 4.0 * half
     exponent = rng.uniform(1.2, 3.0, n) if shaped else np.ones(n)
-    found = []
+    found: list[Group] = []
     if groups:
         for name, count, of in (("r", 10, np.arange(n) % 10), ("t", 5, (np.arange(n) // 7) % 5)):
             for place in range(count):
@@ -288,5 +288,13 @@ def _peers(shaped: bool, n: int) -> list[Row]:
         theirs, spend_C = seconds(partial(call, problem))
         told.append(Row(f"{what}: time", took, "s", name, theirs))
         short: Any = 1.0 - value_of(problem, spend_C) / best
-        told.append(Row(f"{what}: value short of the best", max(plan.gap or 0.0, 0.0), "share", name, short))
+        told.append(
+            Row(
+                f"{what}: value short of the best",
+                0.0 if (plan.gap or 0.0) < 1e-12 else plan.gap or 0.0,
+                "share",
+                name,
+                short,
+            )
+        )
     return told

@@ -23,7 +23,7 @@ from campaigns.models import (
 )
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import BadInput
-from rmn.lib.rest import RUN_FIELDS, ReadOnlyRows, Reference, RowSerializer, WritableRows
+from rmn.lib.rest import RUN_FIELDS, ReadOnlyRows, Reference, RowSerializer, WritableRows, address
 
 PEOPLE = {"marketer", "analyst", "integration"}
 MOST_BUDGETS = 200
@@ -231,6 +231,51 @@ class Plans(ReadOnlyRows):
         if not 1 <= len(budgets) <= MOST_BUDGETS:
             raise BadInput(f"budget: between 1 and {MOST_BUDGETS} of them were expected, not {len(budgets)}")
         return Response(services.what_if(self.get_object(), budgets))
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @action(detail=True)
+    def changes(self, request: Request, **_: Any) -> Response:  # noqa: ARG002
+        """The change set: each arm's budget now and in the plan, and whether its change limit holds."""
+        plan = self.get_object()
+        rows = [
+            {
+                "arm": one.arm,
+                "name": one.name,
+                "network": one.network,
+                "campaign_id": one.campaign,
+                "old": one.old,
+                "old_is": one.old_is,
+                "new": one.new,
+                "difference": one.difference,
+                "largest_change": one.limit,
+                "within_limit": one.within,
+                "new_per_day": one.new_per_day,
+            }
+            for one in services.changes_of(plan)
+        ]
+        return Response({"currency": plan.currency, "changes": rows})
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @action(detail=True)
+    def pacing(self, request: Request, **_: Any) -> Response:  # noqa: ARG002
+        """Spend to date against the plan, with where each arm ends and when it runs out."""
+        arms, seen_to = services.pacing_of(self.get_object())
+        told = [{**vars(one), "off": one.off, "state": one.state} for one in arms]
+        return Response({"seen_to": seen_to, "arms": told})
+
+    @extend_schema(
+        parameters=[OpenApiParameter("with", str, required=True, description="the other plan's id")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    @action(detail=True)
+    def compare(self, request: Request, **_: Any) -> Response:
+        """This plan and another one of the same brand: what each is worth, and where the money differs."""
+        one = self.get_object()
+        others = self.get_queryset().filter(brand=one.brand, currency=one.currency)
+        other = others.filter(address(BudgetPlan, request.query_params.get("with", ""))).first()
+        if other is None:
+            raise BadInput("with: the id of another plan of the same brand and currency was expected")
+        return Response(services.compared(one, other))
 
 
 class ExperimentSerializer(RowSerializer):

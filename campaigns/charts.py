@@ -50,6 +50,64 @@ def frontier(rows: Sequence[Mapping[str, Any]], currency: str, note: str) -> Pic
     )
 
 
+def operating_points(
+    rows: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]], currency: str, note: str
+) -> Picture:
+    """The curves of the largest arms with where the plan stands on them, and where spend is now.
+
+    Args:
+        rows: ``arm, spend, sales, low, high`` along each curve.
+        points: ``arm, which (now, plan), spend, sales``.
+    """
+    band = {"field": "low", "type": "quantitative", "axis": charts.axis(f"Sales, {currency}")}
+    x = {"field": "spend", "type": "quantitative", "axis": charts.axis(f"Spend, {currency}", tickCount=4)}
+    y = {"field": "sales", "type": "quantitative", "axis": charts.axis(f"Sales, {currency}", tickCount=4)}
+    which = {"field": "which", "type": "nominal", "title": None, "scale": charts.colours(("now", "plan"))}
+    spec = {
+        "data": {"values": [charts.plain(dict(row)) for row in (*rows, *points)]},
+        "facet": {"field": "arm", "type": "nominal", "title": None, "sort": None, "header": {"labelLimit": 220}},
+        "columns": 2,
+        "spec": {
+            "width": 250,
+            "height": 130,
+            "layer": [
+                {"mark": {"type": "area", "opacity": 0.18}, "encoding": {"x": x, "y": band, "y2": {"field": "high"}}},
+                {"transform": [{"filter": "!isValid(datum.which)"}], "mark": "line", "encoding": {"x": x, "y": y}},
+                {
+                    "transform": [{"filter": "isValid(datum.which)"}],
+                    "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+                    "encoding": {"x": x, "y": y, "color": which, "shape": {"field": "which", "title": None}},
+                },
+            ],
+        },
+        "resolve": {"scale": {"x": "independent", "y": "independent"}},
+    }
+    return charts.picture(
+        spec,
+        title="Where the largest arms stand on their curves",
+        alt="A curve of sales against spend for each of the largest arms, with a band of nine in ten possible curves"
+        " and points for spend now and in the plan.",
+        rows=points,
+        columns=("arm", "which", "spend", "sales", "low", "high"),
+        note=note,
+        key="curves",
+    )
+
+
+def limits(prices: Sequence[Mapping[str, Any]], currency: str, note: str) -> Picture:
+    """What one more unit of each limit would bring, the dearest first."""
+    top = prices[0]
+    return charts.picture(
+        charts.bars("limit", "price", x_title=f"Sales gained by raising the limit by 1 {currency}"),
+        title=f"The dearest limit is {top['limit']}: 1 {currency} more {'brings' if top['price'] > 0 else 'loses'} {abs(top['price']):,.3g}",
+        alt="Bars of the price of each limit that binds, the dearest first.",
+        rows=prices,
+        columns=("limit", "price"),
+        note=note,
+        key="limits",
+    )
+
+
 def curve(arm: str, draws: Iterable[Sequence[float]], most: float, currency: str, days: int, note: str) -> Picture:
     """A response curve with the band in which nine of ten drawn curves lie.
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from django.db.models import Count, Max, Min, Sum
 
+from campaigns.domain import planning
 from campaigns.domain.fitting import History
+from campaigns.models import Campaign, ResponseCurve
 from retailers.models import Brand, MetricOutcome, PerformanceMetric, Retailer
+from rmn.lib.errors import BadInput
+
+WEEK = 7
 
 SCOPES = ("all", "brand", "same_sku", "category", "halo")  # which sales to take where a report has several
 ENOUGH = 0.8  # of an arm's weeks must be in the sales feed for it to stand as demand
@@ -203,3 +210,80 @@ def window(brand: Brand) -> tuple[date | None, date | None]:
     """First and last day that any metric of the brand covers."""
     found = PerformanceMetric.objects.filter(brand=brand).aggregate(a=Min("period_start"), b=Max("period_end"))
     return found["a"], found["b"]
+
+
+# -- from curves to a budget problem
+
+
+def problem_from_curves(
+    *,
+    brand: Brand,
+    total_budget: Decimal | float,
+    retailer: Retailer | None = None,
+    start: date | None = None,
+    end: date | None = None,
+    groups: Sequence[Mapping[str, Any]] = (),
+    limits: Mapping[str, Mapping[str, Any]] | None = None,
+    **more: Any,
+) -> tuple[dict[str, Any], bool]:
+    """The budget problem of the brand's current curves, and whether any of their spend is assumed.
+
+    A campaign's own constraints (min, max, fixed, max_change per plan period) are kept; ``limits`` by
+    arm override them.
+
+    Raises:
+        BadInput: no curves, or curves in several currencies.
+    """
+    curves = ResponseCurve.objects.current().filter(brand=brand).select_related("retailer", "campaign")
+    if retailer is not None:
+        curves = curves.filter(retailer=retailer)
+    rows = list(curves)
+    if not rows:
+        raise BadInput(f"{brand}: no response curves yet; fit them first (they need loaded feeds with spend and sales)")
+    currencies = {row.currency for row in rows}
+    if len(currencies) > 1:
+        raise BadInput(
+            f"{brand}: curves in {', '.join(sorted(currencies))}; name one retailer, so that one currency is left"
+        )
+    own: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.campaign is not None:
+            own[row.arm] = {**row.campaign.constraints}
+            if row.campaign.status == Campaign.Status.ARCHIVED:
+                own[row.arm]["available"] = False
+    for arm, given in (limits or {}).items():
+        own[arm] = {**own.get(arm, {}), **given}
+    given = planning.problem_of(
+        [_arm(row) for row in rows],
+        total_budget=float(total_budget),
+        days=days(start, end),
+        currency=currencies.pop(),
+        groups=groups,
+        limits=own,
+        **more,
+    )
+    return given, any(row.spend_assumed for row in rows)
+
+
+def _arm(row: ResponseCurve) -> dict[str, Any]:
+    return {
+        "id": row.arm,
+        "retailer": row.retailer.slug,
+        "campaign": row.campaign.network_campaign_id if row.campaign else None,
+        "tactic": row.tactic or None,
+        "kind": row.kind,
+        "scale": row.scale,
+        "half": row.half,
+        "exponent": row.exponent,
+        "points": row.points,
+        "std": {"scale": row.std["scale"]} if row.std.get("scale") else None,
+        "last": row.std.get("spend_mean"),
+        "seen": row.spend_seen_max,
+        "period_days": row.period_days,
+        "evidence": row.evidence,
+    }
+
+
+def days(start: date | None, end: date | None) -> int:
+    """Length of a plan, both ends inclusive; a quarter where no dates are given."""
+    return (end - start).days + 1 if start and end else 13 * WEEK

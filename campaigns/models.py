@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -156,6 +158,30 @@ class ResponseCurve(Owned):
 class BudgetPlanQuerySet(RunQuerySet):
     def awaiting_approval(self) -> BudgetPlanQuerySet:
         return self.filter(state=BudgetPlan.State.PROPOSED, status=Run.Status.SUCCEEDED)
+
+    def running_on(self, day: date) -> BudgetPlanQuerySet:
+        """Approved plans whose period holds the day."""
+        return self.filter(state=BudgetPlan.State.APPROVED, period_start__lte=day, period_end__gte=day)
+
+    def follow_up(
+        self, plan: BudgetPlan, problem: dict[str, Any], left: float, day: date, *, assumed: bool
+    ) -> BudgetPlan | None:
+        """What is left of a plan as a wish for a new one; None where that day has it already."""
+        made, new = self.get_or_create(
+            brand=plan.brand,
+            idempotency_key=f"again-{plan.pk}-{day}",
+            defaults={
+                "retailer": plan.retailer,
+                "name": f"{plan.name}, from {day}"[:160],
+                "total_budget": Decimal(str(round(left, 2))),
+                "currency": plan.currency,
+                "period_start": day,
+                "period_end": plan.period_end,
+                "problem": problem,
+                "spend_assumed": assumed,
+            },
+        )
+        return made if new else None
 
 
 class BudgetPlan(Run):

@@ -10,13 +10,13 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from campaigns import tasks
-from campaigns.domain import optimizer, planning
+from campaigns import history, tasks
+from campaigns.domain import changes, optimizer, pacing
 from campaigns.domain import problem as problems
 from campaigns.domain.experiments import design
 from campaigns.domain.experiments.analysis import METHODS
+from campaigns.history import problem_from_curves as problem_from_curves  # offered to the doors
 from campaigns.models import BudgetPlan, Campaign, CurveFit, Experiment, ResponseCurve
-from campaigns.tasks import days
 from retailers import audit
 from retailers.models import AuditEntry, Brand, Retailer, roles
 from retailers.services import keep_file
@@ -48,75 +48,6 @@ def request_fit(**wish: Any) -> CurveFit:
 
 
 # -- budgets
-
-
-def problem_from_curves(
-    *,
-    brand: Brand,
-    total_budget: Decimal | float,
-    retailer: Retailer | None = None,
-    start: date | None = None,
-    end: date | None = None,
-    groups: Sequence[Mapping[str, Any]] = (),
-    limits: Mapping[str, Mapping[str, Any]] | None = None,
-    **more: Any,
-) -> tuple[dict[str, Any], bool]:
-    """The budget problem of the brand's current curves, and whether any of their spend is assumed.
-
-    A campaign's own constraints (min, max, fixed, max_change per plan period) are kept; ``limits`` by
-    arm override them.
-
-    Raises:
-        BadInput: no curves, or curves in several currencies.
-    """
-    curves = ResponseCurve.objects.current().filter(brand=brand).select_related("retailer", "campaign")
-    if retailer is not None:
-        curves = curves.filter(retailer=retailer)
-    rows = list(curves)
-    if not rows:
-        raise BadInput(f"{brand}: no response curves yet; fit them first (they need loaded feeds with spend and sales)")
-    currencies = {row.currency for row in rows}
-    if len(currencies) > 1:
-        raise BadInput(
-            f"{brand}: curves in {', '.join(sorted(currencies))}; name one retailer, so that one currency is left"
-        )
-    own: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row.campaign is not None:
-            own[row.arm] = {**row.campaign.constraints}
-            if row.campaign.status == Campaign.Status.ARCHIVED:
-                own[row.arm]["available"] = False
-    for arm, given in (limits or {}).items():
-        own[arm] = {**own.get(arm, {}), **given}
-    given = planning.problem_of(
-        [_arm(row) for row in rows],
-        total_budget=float(total_budget),
-        days=days(start, end),
-        currency=currencies.pop(),
-        groups=groups,
-        limits=own,
-        **more,
-    )
-    return given, any(row.spend_assumed for row in rows)
-
-
-def _arm(row: ResponseCurve) -> dict[str, Any]:
-    return {
-        "id": row.arm,
-        "retailer": row.retailer.slug,
-        "campaign": row.campaign.network_campaign_id if row.campaign else None,
-        "tactic": row.tactic or None,
-        "kind": row.kind,
-        "scale": row.scale,
-        "half": row.half,
-        "exponent": row.exponent,
-        "points": row.points,
-        "std": {"scale": row.std["scale"]} if row.std.get("scale") else None,
-        "last": row.std.get("spend_mean"),
-        "seen": row.spend_seen_max,
-        "period_days": row.period_days,
-        "evidence": row.evidence,
-    }
 
 
 def wish_for_plan(
@@ -190,6 +121,92 @@ def request_plan_as_wished(
 def what_if(plan: BudgetPlan, budgets: Sequence[float]) -> list[dict[str, Any]]:
     """The plan's problem under other budgets, at once: solving takes milliseconds."""
     return optimizer.what_if(problems.read(plan.problem), budgets)
+
+
+def names_of(brand: Brand) -> dict[str, str]:
+    """What people call the arms of a brand's newest fit."""
+    fit = CurveFit.objects.filter(brand=brand, status=CurveFit.Status.SUCCEEDED).first()
+    return dict(fit.result.get("names", {})) if fit else {}
+
+
+def changes_of(plan: BudgetPlan) -> list[changes.Change]:
+    """The plan's change set against the budgets that stand at the networks, else against last period's spend."""
+    length = history.days(plan.period_start, plan.period_end)
+    curves = ResponseCurve.objects.current().filter(brand=plan.brand).exclude(campaign=None).select_related("campaign")
+    budgets = {}
+    for row in curves:
+        assert row.campaign is not None  # noqa: S101
+        if row.campaign.budget_per_day is not None:
+            budgets[row.arm] = float(row.campaign.budget_per_day) * length
+    return changes.change_set(plan.problem, plan.allocations, days=length, names=names_of(plan.brand), budgets=budgets)
+
+
+def pacing_of(plan: BudgetPlan) -> tuple[list[pacing.Pace], date | None]:
+    """Spend to date against the plan, and the last day that reports cover; nothing for a plan without days."""
+    if plan.period_start is None or plan.period_end is None or not plan.allocations:
+        return [], None
+    seen = history.totals(plan.brand, plan.retailer, plan.period_start, plan.period_end)
+    if seen.last is None:
+        return [], None
+    last = min(seen.last, plan.period_end)
+    names = names_of(plan.brand)
+    return pacing.pace(
+        plan.allocations, seen.spend, start=plan.period_start, end=plan.period_end, seen_to=last, names=names
+    ), last
+
+
+def compared(one: BudgetPlan, other: BudgetPlan) -> dict[str, Any]:
+    """Two plans beside each other: what each is worth, and each arm's spend in both, the largest move first."""
+    names = names_of(one.brand)
+    first, second = ({row["id"]: row for row in plan.allocations} for plan in (one, other))
+    rows = []
+    for arm in dict.fromkeys([*first, *second]):
+        a, b = first.get(arm, {}), second.get(arm, {})
+        spends = float(a.get("spend", 0.0)), float(b.get("spend", 0.0))
+        rows.append(
+            {
+                "id": arm,
+                "arm": names.get(arm, arm),
+                "first": spends[0],
+                "second": spends[1],
+                "difference": spends[1] - spends[0],
+                "sales": float(b.get("expected_sales", 0.0)) - float(a.get("expected_sales", 0.0)),
+                "held_first": a.get("binding") or "",
+                "held_second": b.get("binding") or "",
+            }
+        )
+    return {
+        "plans": [str(one.pk), str(other.pk)],
+        "budget": [float(one.total_budget), float(other.total_budget)],
+        "objective": [one.plan.get("objective"), other.plan.get("objective")],
+        "upper_bound": [one.plan.get("upper_bound"), other.plan.get("upper_bound")],
+        "price": [(plan.plan.get("prices") or {}).get("budget") for plan in (one, other)],
+        "arms": sorted(rows, key=lambda row: -abs(row["difference"])),
+    }
+
+
+def sketch(plan: BudgetPlan, *, budget: float, min_roas: float = 0.0) -> dict[str, Any]:
+    """The plan's problem with another budget and another least return, solved at once.
+
+    Raises:
+        BadInput: a number is negative or not finite.
+    """
+    problem = {**plan.problem, "total_budget": budget}
+    if min_roas:
+        problem["min_roas"] = min_roas
+    found = optimizer.solve({**problem, "time_limit_s": 3.0})
+    before = {row["id"]: float(row["spend"]) for row in plan.allocations}
+    names = names_of(plan.brand)
+    moves = [
+        {
+            "arm": names.get(row["id"], row["id"]),
+            "spend": row["spend"],
+            "move": row["spend"] - before.get(row["id"], 0.0),
+        }
+        for row in found["allocations"]
+    ]
+    found["moves"] = sorted(moves, key=lambda row: -abs(row["move"]))[:6]
+    return found
 
 
 # -- experiments

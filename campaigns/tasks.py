@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import structlog
 from celery import shared_task
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, Min
+from django.utils import timezone
 
 from campaigns import history
 from campaigns.domain import fitting, planning
+from campaigns.domain import problem as problems
 from campaigns.domain.experiments import analysis as analyses
 from campaigns.domain.experiments import closing, words, worth
 from campaigns.domain.experiments import design as designs
@@ -28,7 +31,8 @@ from retailers.models import Brand, PerformanceMetric, Retailer
 from rmn.lib.errors import BadInput
 from rmn.lib.tasks import TenantTask
 
-WEEK = 7
+log = structlog.get_logger(__name__)
+
 TEST_DAYS = 28  # how long a test of an arm is taken to last when its worth is weighed
 DESIGNED_FROM_DATA = ("geo", "switchback")
 DESIGNED_BY_NUMBERS = ("ab", "audience")  # what they need is in the specification
@@ -153,7 +157,7 @@ def fit(run: CurveFit) -> None:
                 std={"scale": arm["std"]["scale"], "spend_mean": one.spend_mean},
                 draws=[[d["scale"], d["half"]] for d in told["draws"][one.arm]],
                 currency=next(iter(past.currencies), ""),
-                period_days=WEEK,
+                period_days=history.WEEK,
                 spend_seen_max=one.spend_max,
                 evidence=one.evidence,
                 spend_assumed=one.arm in past.assumed,
@@ -235,6 +239,48 @@ def propose(run: BudgetPlan) -> None:
         offer(run)
 
 
+@shared_task
+def plan_again() -> None:
+    """Nightly: every approved plan that runs is split anew over the brand's newest curves and readiness."""
+    today = timezone.localdate()
+    for key, brand in BudgetPlan.objects.running_on(today).values_list("pk", "brand_id"):
+        plan_one_again.delay(str(key), tenant=str(brand))
+
+
+@shared_task(base=TenantTask)
+def plan_one_again(plan_id: str) -> None:
+    """Propose what is left of an approved plan anew; once a day, and only where the proposal would differ."""
+    plan = BudgetPlan.objects.select_related("brand", "retailer").get(pk=plan_id)
+    run = again(plan, timezone.localdate())
+    if run is not None:
+        optimize.delay(str(run.pk), tenant=run.tenant)
+
+
+def again(plan: BudgetPlan, today: date) -> BudgetPlan | None:
+    """A new wish for the rest of a plan's money and days; None where nothing is left or it stands already."""
+    assert plan.period_start is not None  # noqa: S101  # running_on asked for both days
+    assert plan.period_end is not None  # noqa: S101
+    seen = history.totals(plan.brand, plan.retailer, plan.period_start, today - timedelta(days=1))
+    left = float(plan.total_budget) - sum(seen.spend.get(row["id"], 0.0) for row in plan.allocations)
+    if left <= 0 or today >= plan.period_end:
+        return None
+    try:
+        problem, assumed = history.problem_from_curves(
+            brand=plan.brand,
+            retailer=plan.retailer,
+            total_budget=round(left, 2),
+            start=today,
+            end=plan.period_end,
+            groups=plan.problem.get("groups") or (),
+            spend_all=bool(plan.problem.get("spend_all")),
+        )
+        problems.read(problem)
+    except BadInput as error:  # no curves any more, or a group whose arms have gone: a person has to look
+        log.warning("plan_not_made_again", plan=str(plan.pk), cause=str(error))
+        return None
+    return BudgetPlan.objects.follow_up(plan, problem, left, today, assumed=assumed)
+
+
 def next_tests(run: BudgetPlan, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Which arm's test would add most to this plan for its cost, from the draws of the brand's current curves."""
     own = {arm["id"]: arm["curve"] for arm in run.problem["arms"]}
@@ -245,7 +291,7 @@ def next_tests(run: BudgetPlan, plan: Mapping[str, Any]) -> list[dict[str, Any]]
             # the plan's period is longer than the curve's: scale and half grow with it
             grow = [curve["scale"] / row.scale, curve["half"] / row.half]
             drawn[row.arm] = [[a * grow[0], b * grow[1]] for a, b in row.draws]
-    length = days(run.period_start, run.period_end)
+    length = history.days(run.period_start, run.period_end)
     spend = {row["id"]: float(row["spend"]) for row in plan["allocations"]}
     return worth.rank(run.problem, spend, drawn, part=min(TEST_DAYS / length, 1.0))
 
@@ -416,8 +462,3 @@ def _shape(frame: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, Any]:
         if len(dates) > 1:
             told["step_days"] = min((b - a).days for a, b in pairwise(dates))
     return told
-
-
-def days(start: date | None, end: date | None) -> int:
-    """Length of a plan, both ends inclusive; a quarter where no dates are given."""
-    return (end - start).days + 1 if start and end else 13 * WEEK

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, JsonResponse
+from django.db.models import Q
+from django.http import Http404, JsonResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from campaigns import charts, services
+from campaigns.domain import report
+from campaigns.domain.changes import HEADS, upload_for
+from campaigns.domain.changes import rows as change_rows
 from campaigns.domain.experiments import words
+from campaigns.domain.problem import number
 from campaigns.models import BudgetPlan, CurveFit, Experiment
 from rmn.lib import charts as drawing
 from rmn.lib import pages
@@ -63,15 +69,23 @@ def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
     )
     if not plan.allocations:
         return render(request, "campaigns/budget.html", {"plan": plan, "run": plan})
-    fit = CurveFit.objects.filter(brand=plan.brand, status=CurveFit.Status.SUCCEEDED).first()
-    names = fit.result.get("names", {}) if fit else {}
+    if "change_file" in request.GET:
+        return _change_file(plan, request.GET["change_file"])
+    context = {"plan": plan, "sliders": _sliders(plan, request.GET)}
+    if getattr(request, "htmx", False) and "budget" in request.GET:
+        return render(request, "campaigns/budget.html#answer", context)
+    names = services.names_of(plan.brand)
     arms = {arm["id"]: arm for arm in plan.problem.get("arms", [])}
     last = {name: float(arm.get("last") or 0.0) for name, arm in arms.items()}
     note = f"From {len(arms)} curves{'; ' + charts.ASSUMED if plan.spend_assumed else ''}"
     pictures = [
         charts.allocation(plan.allocations, names, last, plan.currency, note),
+        charts.operating_points(*report.along_curves(plan.problem, plan.plan, names), plan.currency, note),
         charts.frontier(plan.plan.get("frontier") or [], plan.currency, note),
     ]
+    prices = report.dearest_limits(plan.problem, plan.plan, names)
+    if prices:
+        pictures.append(charts.limits(prices, plan.currency, note))
     rows = [
         {
             "arm": names.get(row["id"], row["id"]),
@@ -82,7 +96,7 @@ def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
             "high": (row.get("interval") or [None, None])[1],
             "marginal": row["marginal_roas"],
             "held": row["binding"] or "",
-            "evidence": arms[row["id"]].get("evidence", ""),
+            "evidence": EVIDENCE.get(arms[row["id"]].get("evidence", ""), "not stated"),
         }
         for row in sorted(plan.allocations, key=lambda row: -row["spend"])
     ]
@@ -104,14 +118,114 @@ def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
         ],
         per_page=100,
     )
-    context = {
-        "plan": plan,
+    paces, seen_to = services.pacing_of(plan)
+    changes = services.changes_of(plan)
+    context |= {
         "pictures": pictures,
         "table": table,
         "decision": _decision(plan),
         "split": plan.plan.get("even_split"),
+        "evidence": [
+            {**part, "words": EVIDENCE.get(part["evidence"], part["evidence"])}
+            for part in plan.plan.get("evidence", [])
+        ],
+        "after": plan.plan.get("compared_with_last"),
+        "risk": plan.plan.get("risk"),
+        "changes": [one for one in changes if one.changes][:15],
+        "change_count": sum(one.changes for one in changes),
+        "broken": sum(one.within is False for one in changes),
+        "uploads": [
+            (network, upload.words)
+            for network in sorted({one.network for one in changes})
+            if (upload := upload_for(network)) is not None
+        ],
+        "paces": paces[:15],
+        "seen_to": seen_to,
+        "others": BudgetPlan.objects.visible_to(request.user)
+        .filter(brand=plan.brand, currency=plan.currency)
+        .exclude(Q(pk=plan.pk) | Q(plan={}))
+        .order_by("-created_at")[:20],
     }
     return table.answer() or pages.show(request, "campaigns/budget.html", context, pictures)
+
+
+EVIDENCE = {"experiment": "experiment", "calibrated": "calibrated model", "attribution": "attribution only"}
+LEAST_SHARE, MOST_SHARE = 0.25, 2.0  # of the plan's budget: where its slider begins and ends
+
+
+def _sliders(plan: BudgetPlan, asked: QueryDict) -> dict[str, Any]:
+    """The two sliders with what they are set to, and the answer where one has been moved."""
+    total = float(plan.total_budget)
+    roas = plan.plan["objective"] / plan.plan["total_spend"] if plan.plan.get("total_spend") else 0.0
+    found: dict[str, Any] = {
+        "least": round(LEAST_SHARE * total, 2),
+        "most": round(MOST_SHARE * total, 2),
+        "step": round(max(total / 200, 0.01), 2),
+        "budget": round(total, 2),
+        "roas": float(plan.problem.get("min_roas") or 0.0),
+        "most_roas": round(max(2 * roas, 1.0), 2),
+    }
+    if "budget" not in asked:
+        return found
+    try:
+        budget = number(float(str(asked["budget"])), "budget", low=0)
+        floor = number(float(str(asked.get("least_return") or 0)), "least_return", low=0)
+        answer = services.sketch(plan, budget=budget, min_roas=floor)
+    except (ValueError, BadInput) as error:
+        return found | {"error": str(error) if isinstance(error, BadInput) else "a number was expected"}
+    gain = None if answer["objective"] is None else answer["objective"] - plan.plan["objective"]
+    return found | {"budget": budget, "roas": floor, "answer": answer, "gain": gain}
+
+
+def _change_file(plan: BudgetPlan, form: str) -> HttpResponseBase:
+    """The change set as CSV or XLSX, or in the columns that one network takes."""
+    changes = services.changes_of(plan)
+    if form in ("csv", "xlsx"):
+        heads: Sequence[str] = HEADS
+        rows = change_rows(changes, plan.currency)
+    else:
+        upload = upload_for(form)
+        if upload is None:
+            raise Http404
+        heads = upload.heads
+        rows = upload.rows([one for one in changes if one.network == form and one.campaign and one.changes])
+    name = f"changes-{plan.pk}" if form in ("csv", "xlsx") else f"{form}-budgets-{plan.pk}"
+    if form == "xlsx":
+        return pages.xlsx_response(name, heads, rows)
+    return pages.csv_response(name, heads, [[drawing.harmless(cell) for cell in row] for row in rows])
+
+
+@require_GET
+@login_required
+def compare_budgets(request: StaffRequest, pk: UUID) -> HttpResponseBase:
+    """Two plans of a brand beside each other: what moves, and what that is worth."""
+    plans = BudgetPlan.objects.visible_to(request.user).select_related("brand")
+    one = get_object_or_404(plans, pk=pk)
+    try:
+        other = get_object_or_404(
+            plans.filter(brand=one.brand, currency=one.currency), pk=UUID(request.GET.get("with", ""))
+        )
+    except ValueError:
+        raise Http404 from None
+    table = pages.Table(
+        request,
+        services.compared(one, other)["arms"],
+        title=f"{one.name} and {other.name}",
+        name="compared",
+        columns=[
+            pages.Column("arm", "Arm"),
+            pages.Column("first", "First", kind="money", unit=one.currency),
+            pages.Column("second", "Second", kind="money", unit=one.currency),
+            pages.Column("difference", "Difference", kind="money", unit=one.currency),
+            pages.Column("sales", "Sales, difference", kind="money", unit=one.currency),
+            pages.Column("held_first", "First held by"),
+            pages.Column("held_second", "Second held by"),
+        ],
+        per_page=100,
+    )
+    return table.answer() or render(
+        request, "campaigns/compare.html", {"one": one, "other": other, "table": table, "plans": (one, other)}
+    )
 
 
 def _decision(plan: BudgetPlan) -> dict[str, Any] | None:

@@ -247,6 +247,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "link-campaigns": {"task": "campaigns.tasks.link_all_campaigns", "schedule": 6 * 3600.0},
     "forecasts": {"task": "agents.tasks.resolve_forecasts", "schedule": 3600.0},
     "early-signs": {"task": "agents.tasks.watch_decisions", "schedule": 6 * 3600.0},
+    "plan-again": {"task": "campaigns.tasks.plan_again", "schedule": crontab(hour=4, minute=15)},
     "lessons": {"task": "training.tasks.teach_nightly", "schedule": crontab(hour=2, minute=30)},
     "figures": {"task": "rmn.tasks.figures", "schedule": 300.0},
     "digest": {"task": "rmn.tasks.digest", "schedule": 1800.0},

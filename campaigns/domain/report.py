@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from campaigns.domain.curves import Curves
 from campaigns.domain.optimizer import LEVEL, TINY, Plan
-from campaigns.domain.problem import EVIDENCE, Problem
+from campaigns.domain.problem import EVIDENCE, Problem, read
 from rmn.lib.arrays import Array
 
 Z = 1.6448536269514722  # half of the level outside on either side
@@ -219,6 +220,53 @@ def next_unit(problem: Problem, plan: Plan, marginal_C: Array, weight_C: Array, 
     for arm in np.argsort(-worth_C, kind="stable")[:most]:
         rows.append({"id": problem.ids[arm], "gain": finite(worth_C[arm]), "held_by": binding[arm]})
     return rows
+
+
+def along_curves(
+    given: Mapping[str, Any], told: Mapping[str, Any], names: Mapping[str, str], most: int = 6
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The largest arms' curves with their bands, and the points of spend now and in the plan on them.
+
+    The band is that of the curve's standard error, 5 to 95 %; without one it has no width.
+    """
+    problem = read(given)
+    places = {name: place for place, name in enumerate(problem.ids)}
+    lines, points = [], []
+    for row in sorted(told["allocations"], key=lambda row: -row["spend"])[:most]:
+        place = places[row["id"]]
+        curves = problem.curves.take(np.array([place]))
+        spread = 0.0 if problem.std_C is None else Z * problem.std_C[place] / problem.curves.scale_C[place]
+        last = 0.0 if problem.last_C is None or np.isnan(problem.last_C[place]) else float(problem.last_C[place])
+        name = names.get(row["id"], row["id"])
+
+        def at(spend: float, curves: Curves = curves, spread: float = spread) -> dict[str, float]:
+            sales = float(curves.value(np.array([spend]))[0])
+            return {"spend": spend, "sales": sales, "low": max(sales * (1 - spread), 0.0), "high": sales * (1 + spread)}
+
+        end = 1.25 * max(row["spend"], last, 1e-9)
+        lines += [{"arm": name, **at(float(x))} for x in np.linspace(0, end, 30)]
+        points += [{"arm": name, "which": "now", **at(last)}] if last else []
+        points.append({"arm": name, "which": "plan", **at(float(row["spend"]))})
+    return lines, points
+
+
+def dearest_limits(
+    given: Mapping[str, Any], told: Mapping[str, Any], names: Mapping[str, str], most: int = 12
+) -> list[dict[str, Any]]:
+    """The limits that cost most, by what one more unit of each would bring; arms' own limits among them."""
+    groups = {f"group:{group['id']}": f"group {group['id']}" for group in given.get("groups") or []}
+    held = {row["id"]: row["binding"] for row in told["allocations"]}
+    rows = [
+        {"limit": groups.get(name, name.replace("_", " ").replace(":", " of ")), "price": price}
+        for name, price in told["prices"].items()
+        if price and not name.startswith("min_roas")
+    ]
+    rows += [
+        {"limit": f"{held[arm]} of {names.get(arm, arm)}", "price": price}
+        for arm, price in told["bound_price"].items()
+        if price and held[arm] in ("min", "max", "change")
+    ]
+    return sorted(rows, key=lambda row: -abs(row["price"]))[:most]
 
 
 def repair_words(repair: Mapping[str, Any] | None) -> str:

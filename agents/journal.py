@@ -298,7 +298,7 @@ def _plan(plan: BudgetPlan) -> tuple[Reflection, list[dict[str, Any]]]:
     stories = premortem(roas)
     confidence = sum(CONFIDENCE.get(p["evidence"], 0.5) * p["share"] for p in plan.plan.get("evidence") or []) or 0.5
     supporting = [f"certified: at most {plan.plan['upper_bound']:,.0f} {plan.currency} is possible within the limits"]
-    if even and even < objective:
+    if even and objective > 1.0005 * even:
         supporting.append(f"brings {100 * (objective / even - 1):.1f} % more than the even split")
     against = [str(each) for each in (plan.plan.get("warnings") or [])[:5]]
     if plan.spend_assumed:

@@ -18,8 +18,8 @@ from campaigns.domain.experiments.analysis import METHODS
 from campaigns.history import problem_from_curves as problem_from_curves  # offered to the doors
 from campaigns.models import BudgetPlan, Campaign, CurveFit, Experiment, ResponseCurve
 from retailers import audit
+from retailers.loads import keep_file
 from retailers.models import AuditEntry, Brand, Retailer, roles
-from retailers.services import keep_file
 from rmn.lib.errors import BadInput
 
 # -- curves

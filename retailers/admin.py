@@ -21,6 +21,7 @@ from retailers.models import (
     ExchangeRate,
     FeedLoad,
     FeedMapping,
+    FeedSource,
     Membership,
     PerformanceMetric,
     PolicyRule,
@@ -143,6 +144,16 @@ class FeedLoadAdmin(RunAdmin):
         for load in queryset:
             services.request_replay(load=load, by=request.user)
         self.message_user(request, "Queued: rows that a newer file restated stay as they are.")
+
+
+@admin.register(FeedSource)
+class FeedSourceAdmin(Audited, ConsoleAdmin):
+    """Folders and addresses that are looked at every five minutes."""
+
+    list_display = ["address", "brand", "retailer", "mapping", "report", "is_active", "last_looked_at", "last_error"]
+    list_filter = ["is_active", "brand", "retailer"]
+    list_select_related = ["brand", "retailer", "mapping"]
+    search_fields = ["address"]
 
 
 @admin.register(PerformanceMetric)

@@ -7,19 +7,21 @@ MetricRevision; an older extract never overwrites a newer one.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
 from retailers.domain import rmis
 from retailers.domain.mapping import MappingFile
-from retailers.models import FeedLoad, MetricOutcome, MetricRevision, PerformanceMetric, QuarantinedRow
+from retailers.models import Brand, FeedLoad, MetricOutcome, MetricRevision, PerformanceMetric, QuarantinedRow
 from rmn.lib.errors import BadInput
 
 BATCH = 2000
@@ -42,6 +44,33 @@ COLUMNS = (
     "spend_assumed",
 )
 OUTCOME_COLUMNS = ("row_key", "metric", "window_days", "interaction", "model", "scope", "sales_channel", "value")
+
+
+def keep_file(brand: Brand, chunks: Iterable[bytes]) -> tuple[str, str]:
+    """Store a file below the files folder under its digest; returns its relative path and SHA-256.
+
+    Raises:
+        BadInput: larger than the installation takes.
+    """
+    folder = Path(settings.MEDIA_ROOT) / "feeds" / str(brand.uuid)
+    folder.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    part = folder / f".{hashlib.sha256(repr(id(chunks)).encode()).hexdigest()[:16]}.part"
+    try:
+        with part.open("wb") as file:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > settings.RMN_UPLOAD_MAX_BYTES:
+                    raise BadInput(
+                        f"the file has more than {settings.RMN_UPLOAD_MAX_BYTES // 2**20} MB; split it, or raise RMN_UPLOAD_MAX_MB"
+                    )
+                digest.update(chunk)
+                file.write(chunk)
+        target = folder / digest.hexdigest()
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return str(target.relative_to(settings.MEDIA_ROOT)), digest.hexdigest()
 
 
 def upsert(folder: Path, load: FeedLoad, mapping: MappingFile) -> dict[str, int]:

@@ -14,6 +14,7 @@ from django.db.models import Q
 from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
+from retailers.domain import mapping as mappings
 from retailers.domain import policy, reconcile
 from rmn.lib.errors import BadInput
 from rmn.lib.rows import Addressed, Owned, TenantQuerySet, scope_text
@@ -274,6 +275,37 @@ class FeedMapping(Addressed):
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.scope = scope_text(self.brand, self.retailer)
         super().save(*args, **kwargs)
+
+
+class FeedSource(Owned):
+    """A folder or an address that is looked at by the clock; what is new there is loaded."""
+
+    retailer = models.ForeignKey(Retailer, models.PROTECT, related_name="+")
+    address = models.CharField(
+        max_length=400,
+        help_text="A folder or pattern such as /data/in/*.csv, or an https address (an object store's too)",
+    )
+    mapping = models.ForeignKey(FeedMapping, models.PROTECT, null=True, blank=True, related_name="+")
+    report = models.CharField(
+        max_length=120, blank=True, help_text="network/report of a shipped mapping, where none of yours is chosen"
+    )
+    is_active = models.BooleanField(default=True)
+    seen = models.JSONField(default=dict, blank=True, editable=False)  # what was there at the last look
+    last_looked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_error = models.TextField(blank=True, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["brand", "address"], name="source_once_per_brand_and_address")]
+
+    def __str__(self) -> str:
+        return self.address
+
+    def clean(self) -> None:
+        """A source names one way to read what it brings."""
+        if (self.mapping is None) == (not self.report):
+            raise ValidationError("Choose a mapping of yours, or name a shipped report; one of them.")
+        if self.report and self.report not in mappings.shipped_names():
+            raise ValidationError({"report": "No such shipped mapping; write network/report."})
 
 
 class FeedLoadQuerySet(RunQuerySet):

@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import Count, Max, Q, Sum
 from django.utils import timezone
 
-from retailers import webhooks
+from retailers import loads, webhooks
 from retailers.connectors.files import open_feed
 from retailers.domain import harmonizer, infer, policy, reconcile
 from retailers.domain import mapping as mappings
@@ -46,33 +46,6 @@ SHORTEST_ID = 6  # a shorter number is nobody's telephone either
 # -- feeds
 
 
-def keep_file(brand: Brand, chunks: Iterable[bytes]) -> tuple[str, str]:
-    """Store a file below the files folder under its digest; returns its relative path and SHA-256.
-
-    Raises:
-        BadInput: larger than the installation takes.
-    """
-    folder = Path(settings.MEDIA_ROOT) / "feeds" / str(brand.uuid)
-    folder.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    part = folder / f".{hashlib.sha256(repr(id(chunks)).encode()).hexdigest()[:16]}.part"
-    try:
-        with part.open("wb") as file:
-            for chunk in chunks:
-                size += len(chunk)
-                if size > settings.RMN_UPLOAD_MAX_BYTES:
-                    raise BadInput(
-                        f"the file has more than {settings.RMN_UPLOAD_MAX_BYTES // 2**20} MB; split it, or raise RMN_UPLOAD_MAX_MB"
-                    )
-                digest.update(chunk)
-                file.write(chunk)
-        target = folder / digest.hexdigest()
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return str(target.relative_to(settings.MEDIA_ROOT)), digest.hexdigest()
-
-
 def wish_for_load(
     *,
     brand: Brand,
@@ -95,7 +68,7 @@ def wish_for_load(
     parsed = mappings.parse(text) if text else None
     if isinstance(mapping, str) and not text:
         parsed = mappings.shipped(mapping)
-    path, digest = keep_file(brand, chunks)
+    path, digest = loads.keep_file(brand, chunks)
     config: dict[str, Any] = {"as_of": as_of, "period": period}
     if parsed is not None:
         config |= {"mapping": parsed.mapping, "yaml": text}

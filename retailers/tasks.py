@@ -11,11 +11,11 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from retailers import loads, webhooks
+from retailers import loads, watching, webhooks
 from retailers.connectors.files import open_feed
 from retailers.domain import harmonizer
 from retailers.domain import mapping as mappings
-from retailers.models import Delivery, FeedLoad
+from retailers.models import Delivery, FeedLoad, FeedSource
 from rmn.lib import tenancy
 from rmn.lib.errors import BadInput
 from rmn.lib.tasks import TenantTask
@@ -76,6 +76,14 @@ def _days(text: str | None) -> tuple[date, date] | None:
         return None
     start, _, end = text.partition(":")
     return date.fromisoformat(start), date.fromisoformat(end or start)
+
+
+@shared_task
+def watch_sources() -> int:
+    """Look at every folder and address that is watched; returns how many files are new."""
+    with tenancy.everyone():
+        active = FeedSource.objects.filter(is_active=True).select_related("brand", "retailer", "mapping")
+        return sum(len(watching.look(source, timezone.now())) for source in active.order_by("pk"))
 
 
 # -- webhooks

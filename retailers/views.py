@@ -22,7 +22,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from retailers import charts, services
+from retailers import charts, loads, services
 from retailers.domain import mapping as mappings
 from retailers.forms import DRAFT, FeedForm
 from retailers.models import (
@@ -181,8 +181,8 @@ def metric(request: StaffRequest, pk: UUID) -> HttpResponseBase:
 @login_required
 def feeds(request: StaffRequest) -> HttpResponseBase:
     """Each feed: how fresh, which days are missing, what was refused, what changed in its columns."""
-    loads = FeedLoad.objects.visible_to(request.user)
-    health = services.feed_health(loads, timezone.now().date())
+    mine = FeedLoad.objects.visible_to(request.user)
+    health = services.feed_health(mine, timezone.now().date())
     table = pages.Table(
         request,
         health,
@@ -207,7 +207,7 @@ def feeds(request: StaffRequest) -> HttpResponseBase:
     if answer is not None:
         return answer
     by_day = (
-        loads.finished()
+        mine.finished()
         .annotate(day=TruncDate("created_at"))
         .order_by("day")
         .values("day")
@@ -240,7 +240,7 @@ def upload(request: StaffRequest) -> HttpResponseBase:
     _may_change(request, wish["brand"])
     name = Path(wish["file"].name).name[:240]
     try:
-        path, digest = services.keep_file(wish["brand"], wish["file"].chunks())
+        path, digest = loads.keep_file(wish["brand"], wish["file"].chunks())
         chosen = wish["mapping"]
         if chosen == DRAFT:
             text = services.draft_mapping(Path(settings.MEDIA_ROOT) / path, name, wish["retailer"].network)
@@ -403,7 +403,7 @@ def answer_quarantine(request: StaffRequest) -> HttpResponseBase:
     """Read the chosen files again with the mappings of now, or dismiss the chosen reasons."""
     chosen = [one.split("|") for one in request.POST.getlist("group")]
     mine = QuarantinedRow.objects.visible_to(request.user).open()
-    loads: dict[str, FeedLoad] = {}
+    files: dict[str, FeedLoad] = {}
     dismissed = 0
     for group in chosen:
         if len(group) != 3:
@@ -417,11 +417,11 @@ def answer_quarantine(request: StaffRequest) -> HttpResponseBase:
         if request.POST.get("do") == "dismiss":
             dismissed += rows.update(status=QuarantinedRow.Status.DISMISSED)
         else:
-            loads[load] = first.load
-    for one in loads.values():
+            files[load] = first.load
+    for one in files.values():
         services.request_replay(load=one, mapping=services.newest_mapping(one), by=request.user)
-    if loads:
-        messages.success(request, f"{len(loads)} files are read again with the mappings of now.")
+    if files:
+        messages.success(request, f"{len(files)} files are read again with the mappings of now.")
     elif dismissed:
         messages.success(request, f"{dismissed} rows dismissed; they stay in the log.")
     else:

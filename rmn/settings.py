@@ -244,6 +244,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "sweep": {"task": "rmn.tasks.sweep", "schedule": 10.0, "options": {"expire_seconds": 10.0}},
     "heartbeat": {"task": "rmn.tasks.heartbeat", "schedule": 20.0, "options": {"expire_seconds": 20.0}},
     "announce": {"task": "retailers.tasks.announce", "schedule": 15.0, "options": {"expire_seconds": 15.0}},
+    "watch-feeds": {"task": "retailers.tasks.watch_sources", "schedule": 300.0, "options": {"expire_seconds": 300.0}},
     "link-campaigns": {"task": "campaigns.tasks.link_all_campaigns", "schedule": 6 * 3600.0},
     "forecasts": {"task": "agents.tasks.resolve_forecasts", "schedule": 3600.0},
     "early-signs": {"task": "agents.tasks.watch_decisions", "schedule": 6 * 3600.0},

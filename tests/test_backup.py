@@ -18,7 +18,7 @@ from django.db import connection
 from agents.inference import adapters as folders
 from agents.models import Adapter
 from campaigns.models import Campaign, Recommendation
-from retailers import audit, services
+from retailers import audit, loads
 from retailers.models import AuditEntry, AuditHead, Brand, IdempotencyKey, Membership, PerformanceMetric, Webhook
 from rmn import backup
 from rmn.lib import sealing
@@ -62,7 +62,7 @@ def filled(people: People, settings: Any, tmp_path: Path) -> People:
         campaign.name = f"{word} campaign"
         campaign.save()  # its history
         factories.AdapterFactory(brand=brand, digest=adapter_folder(settings.RMN_ADAPTERS, word))
-        services.keep_file(brand, [f"{word} file".encode()])
+        loads.keep_file(brand, [f"{word} file".encode()])
         for n in range(3):
             audit.record(
                 brand=brand, actor="ops", action="plan approved", subject=campaign, payload={"n": n, "word": word}

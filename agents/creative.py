@@ -8,15 +8,17 @@ from typing import Any
 
 import structlog
 from django.db import transaction
+from django.utils import timezone
 
 from agents import serving
 from agents.domain import briefs, creative
 from agents.inference.types import InferenceClient
 from agents.models import Generation
+from campaigns.copy import fingerprint
 from campaigns.models import Recommendation, Task
 from feedback import services as feedback
 from retailers.models import Brand, Retailer, SKUCatalog
-from retailers.services import checker, redact
+from retailers.services import checker, redact, rules_in_force
 from rmn.lib.errors import BadInput, RmnError
 
 log = structlog.get_logger(__name__)
@@ -159,7 +161,15 @@ def _keep(
                 model=generation.model[:120],
                 adapter_digest=generation.adapter_digest,
                 sampling=generation.sampling,
-                verdict={"verdict": "pass", "findings": said["findings"]},
+                content={"copy": {"field": item.field, "product": item.product, "facts": dict(item.policy_facts)}},
+                verdict={
+                    "verdict": "pass",
+                    "findings": said["findings"],
+                    "text_sha256": fingerprint(said["text"]),
+                    "rule_set_version": rules_in_force(brand).version,
+                    "by": "creative agent",
+                    "at": timezone.now().isoformat(),
+                },
             )
             offered.append(generation.recommendation)
         generation.save()

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from campaigns import services
+from campaigns import copy, services
 from campaigns.models import (
     AudienceSegment,
     BudgetPlan,
@@ -157,6 +157,24 @@ class RecommendationAdmin(ReadOnlyAdmin):
     search_fields = ["title", "text", "prompt", "adapter_digest"]
     date_hierarchy = "created_at"
     list_select_related = ["brand"]
+    actions = ["check_again", "publish"]
+
+    @admin.action(description="Check again, by the rules of today")
+    def check_again(self, request: HttpRequest, queryset: Any) -> None:
+        self._step(request, queryset, copy.check)
+
+    @admin.action(description="Publish as it was checked")
+    def publish(self, request: HttpRequest, queryset: Any) -> None:
+        self._step(request, queryset, copy.publish)
+
+    def _step(self, request: HttpRequest, queryset: Any, step: Any) -> None:
+        for row in queryset:
+            try:
+                done = step(row, request.user)
+            except BadInput as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.message_user(request, f"{done}: {done.status}, {done.verdict['verdict'].replace('_', ' ')}.")
 
     @display(
         description="status",

@@ -11,7 +11,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from campaigns import services
+from campaigns import copy, services
 from campaigns.models import (
     AudienceSegment,
     BudgetPlan,
@@ -405,6 +405,22 @@ class RecommendationSerializer(RowSerializer):
         read_only_fields = ["status", "source", "verdict", "model", "adapter_digest", "prompt_version", "created_at"]
 
 
+class CopyCheck(serializers.Serializer):
+    """What is new about a text: its wording, or evidence for what it says."""
+
+    text = serializers.CharField(required=False, max_length=10_000)
+    evidence = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+
+
+class CopyOverride(serializers.Serializer):
+    reason = serializers.CharField(max_length=1000)
+
+
+class CopyAnswer(serializers.Serializer):
+    outcome = serializers.ChoiceField(choices=copy.OUTCOMES)
+    note = serializers.CharField(required=False, allow_blank=True, max_length=500)
+
+
 class Recommendations(WritableRows):
     """What is judged: plans, texts, tests, next steps. One that is posted is a person's own."""
 
@@ -416,6 +432,35 @@ class Recommendations(WritableRows):
 
     def perform_create(self, serializer: Any) -> None:
         serializer.save(source=Recommendation.Source.PERSON, made_by=self.request.user)
+
+    def _step(self, request: Request, step: Any, form: type[serializers.Serializer]) -> Response:
+        asked = form(data=request.data)
+        asked.is_valid(raise_exception=True)
+        return Response(self.get_serializer(step(self.get_object(), request.user, **asked.validated_data)).data)
+
+    @extend_schema(request=CopyCheck, responses=RecommendationSerializer)
+    @action(detail=True, methods=["post"])
+    def check(self, request: Request, **_: Any) -> Response:
+        """Judge a text by the rules of today, with another wording or with evidence added."""
+        return self._step(request, copy.check, CopyCheck)
+
+    @extend_schema(request=CopyOverride, responses=RecommendationSerializer)
+    @action(detail=True, methods=["post"])
+    def override(self, request: Request, **_: Any) -> Response:
+        """Let this very text be published against its verdict; ops staff may, with a reason that is kept."""
+        return self._step(request, copy.override, CopyOverride)
+
+    @extend_schema(request=None, responses=RecommendationSerializer)
+    @action(detail=True, methods=["post"])
+    def publish(self, request: Request, **_: Any) -> Response:
+        """Publish a text as it was checked; one that was changed since is refused."""
+        return Response(self.get_serializer(copy.publish(self.get_object(), request.user)).data)
+
+    @extend_schema(request=CopyAnswer, responses=RecommendationSerializer)
+    @action(detail=True, methods=["post"], url_path="network-answer")
+    def network_answer(self, request: Request, **_: Any) -> Response:
+        """Keep what the network said of a published text."""
+        return self._step(request, copy.answer, CopyAnswer)
 
 
 resources: dict[str, Any] = {  # address -> viewset

@@ -500,3 +500,94 @@ def test_the_command_reads_a_panel_beside_its_specification(tmp_path: Path) -> N
     (tmp_path / "s.json").write_text(json.dumps(GEO | {"data": "p.csv"}))
     call_command("analyze_experiment", str(tmp_path / "s.json"), "--out", str(tmp_path / "r.json"))
     assert json.loads((tmp_path / "r.json").read_text())["verdict"] == "effect"
+
+
+# -- what the test by other sets of units promises
+
+
+def test_of_all_sets_that_might_have_been_treated_one_in_ten_is_called_an_effect() -> None:
+    from itertools import combinations
+
+    frame = panel(units=7, periods=20, seed=5)
+    spec = {"kind": "geo", "method": "did", "start": "16"}
+    called = [
+        analyze(spec | {"treated_units": [f"u{u:02}" for u in pair]}, frame=frame)["p_value"] < 0.1
+        for pair in combinations(range(7), 2)
+    ]
+    assert sum(called) == 2  # ranks 1 and 2 of 21 lie under .1; larger units are no exception
+
+
+def test_strata_are_compared_within_and_drawn_within() -> None:
+    frame = panel(units=12, effect=0.2)
+    pairs = [[f"u{u:02}", f"u{u + 6:02}"] for u in range(6)]
+    spec = {"kind": "geo", "method": "did", "start": "50", "treated_units": [p[0] for p in pairs], "strata": pairs}
+    found = analyze(spec, frame=frame)
+    assert found["diagnostics"]["placebo_sets"] == 2**6 - 1
+    by_unit = {
+        name[0]: rows["outcome"].to_numpy()[50:].mean() - rows["outcome"].to_numpy()[:50].mean()
+        for name, rows in frame.group_by("unit")
+    }
+    assert found["estimate"]["att"] == pytest.approx(np.mean([by_unit[a] - by_unit[b] for a, b in pairs]))
+    with pytest.raises(BadInput, match="stands in none of them"):
+        analyze(spec | {"strata": pairs[:5]}, frame=frame)
+
+
+@pytest.mark.parametrize("how", ["matched_pairs", "stratified"])
+def test_units_may_be_assigned_within_strata_of_alike_ones(how: str) -> None:
+    frame = panel(units=12)
+    made = design({"kind": "geo", "duration": 6, "assignment": how, "cost_per_unit_lift": 2.0}, frame=frame)
+    best = made["best"]
+    assert all(0 < len(set(one) & set(best["units"])) < len(one) for one in best["strata"])
+    assert best["false_positive_rate"] <= 0.15
+    assert best["investment_at"]["0.1"] == pytest.approx(0.2 * best["baseline"])
+    read = analyze(made["analysis"] | {"start": "50"}, frame=frame)
+    assert read["method"] == "did"
+
+
+def test_dates_are_read_as_people_write_them() -> None:
+    days = [date(2026, 1, 5) + timedelta(n) for n in range(60)]
+    iso = panel(effect=0.1).with_columns(pl.Series("time", [str(day) for day in days] * 12))
+    american = iso.with_columns(pl.Series("time", [f"{day.month}/{day.day}/{day.year}" for day in days] * 12))
+    spec = GEO | {"start": "2026-02-24"}
+    assert analyze(spec, frame=american)["estimate"] == analyze(spec, frame=iso)["estimate"]
+    assert analyze(spec | {"start": "2/24/2026"}, frame=american)["estimate"] == analyze(spec, frame=iso)["estimate"]
+
+
+def test_a_search_by_exchange_finds_the_weights_of_the_plain_one() -> None:
+    rng = np.random.default_rng(2)
+    past = rng.normal(size=(10, 30))
+    target = np.zeros((6, 10))
+    target[np.arange(6), np.arange(6)] = 1.0
+    found, on = synthetic.simplex_weights_many(past @ past.T, target)
+    for row in range(6):
+        free = np.flatnonzero(target[row] == 0)
+        assert found[row, free] == pytest.approx(synthetic.simplex_weights(past[free], past[row]), abs=1e-5)
+    again, _ = synthetic.simplex_weights_many(past @ past.T, target, on)
+    assert again == pytest.approx(found, abs=1e-9)
+
+
+def test_geolift_ridge_and_money(shared_data: Path) -> None:
+    folder = shared_data / "measurement"
+    columns = {"kind": "geo", "unit": "location", "time": "date", "outcome": "Y"}
+    spec = columns | {
+        "data": str(folder / "geolift_test.csv"), "treated_units": ["chicago", "portland"], "start": "2021-04-01",
+        "end": "2021-04-15", "fixed_effects": True, "method": "augmented_synthetic_control", "inference": "textbook",
+    }  # fmt: skip
+    assert analyze(spec)["estimate"]["att"] == pytest.approx(156.805, abs=0.01)
+    wish = columns | {
+        "data": str(folder / "geolift_pretest.csv"), "duration": 15, "treated": {"min": 2, "max": 2}, "windows": 5,
+        "include": ["chicago", "portland"], "effects": [0.0, 0.1], "cost_per_unit_lift": 7.5,
+    }  # fmt: skip
+    assert design(wish)["best"]["investment_at"]["0.1"] == pytest.approx(64_563.75)
+
+
+def test_a_result_hands_the_curve_what_the_whole_market_would_have_done() -> None:
+    from campaigns.domain.experiments.closing import lift_test
+
+    found = analyze(GEO | {"cost": 2000.0}, frame=panel(effect=0.1))
+    told = lift_test(found, {"share": 0.25}, step_days=7)
+    assert told["spend_change"] == pytest.approx(2000 / 10 / 0.25)
+    assert told["lift"] == pytest.approx(found["estimate"]["cumulative"] / 10 / 0.25)
+    half = (found["interval"][1] - found["interval"][0]) / 2
+    assert told["se"] == pytest.approx(half / 1.6449 * 2 / 0.25, rel=1e-3)
+    assert "not known" in lift_test(analyze(GEO, frame=panel()), {}, step_days=7)["reason"]

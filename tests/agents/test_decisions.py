@@ -160,7 +160,7 @@ class TestApproved:
     def test_the_api_changes_and_approves(self, people: People) -> None:
         plan = proposed(people)
         api = people.api(people.colleague)
-        half = float(plan.problem["total_budget"]) / 2
+        half = round(float(plan.problem["total_budget"]) / 2, 2)
         wish = {"budget_plan": str(plan.pk), "outcome": "modify", "changes": {"total_budget": half}}
         answer = api.post("/api/v1/approvals/", wish, format="json")
         assert answer.status_code == 200, answer.content

@@ -12,12 +12,12 @@ import pytest
 from campaigns import history, services, tasks
 from campaigns.domain import planning
 from campaigns.domain.problem import read
-from campaigns.models import BudgetPlan, Campaign, CurveFit, Recommendation, ResponseCurve
+from campaigns.models import BudgetPlan, Campaign, CurveFit, Experiment, Recommendation, ResponseCurve
 from retailers.models import MetricOutcome
 from rmn.lib.errors import BadInput
 from tests.campaigns.budgets import problem as made_problem
 from tests.conftest import People
-from tests.factories import PerformanceMetricFactory, ResponseCurveFactory
+from tests.factories import ExperimentFactory, PerformanceMetricFactory, ResponseCurveFactory
 
 pytestmark = pytest.mark.django_db
 MONDAY = dt.date(2026, 1, 5)
@@ -158,3 +158,18 @@ def test_the_api_refuses_another_brand_and_a_broken_problem(people: People) -> N
     answer = people.api(people.owner).post("/api/v1/budget-plans/", wish, format="json")
     assert answer.status_code == 422
     assert "total_budget" in answer.content.decode() or "arms" in answer.content.decode()
+
+
+def test_an_analysed_test_calibrates_its_arm_in_the_next_fit_which_says_so(people: People) -> None:
+    weeks(people)
+    alone = fitted(people)
+    assert alone.result["tests"] == []
+    curve = ResponseCurve.objects.current().get()
+    told = {"arm": curve.arm, "spend_change": 20.0, "lift": 60.0, "se": 4.0}
+    test = ExperimentFactory(brand=people.brand, state=Experiment.State.ANALYSED, result={"calibration": told})
+    ExperimentFactory(brand=people.brand, state=Experiment.State.RUNNING, result={"calibration": told})
+    used = fitted(people).result["tests"]
+    assert [one["experiment"] for one in used] == [str(test.pk)]
+    assert used[0]["lift"] == 60.0
+    assert 0 < used[0]["weight"] < 1
+    assert ResponseCurve.objects.current().get().evidence == "calibrated"

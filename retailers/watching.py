@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -50,7 +51,7 @@ def _found(source: FeedSource, now: datetime) -> Iterator[FeedLoad]:
         if source.seen.get(path.name) == mark or now.timestamp() - state.st_mtime < SETTLED.total_seconds():
             continue
         with path.open("rb") as file:
-            run = _load(source, path.name, iter(lambda file=file: file.read(1 << 20), b""), state.st_mtime)
+            run = _load(source, path.name, iter(partial(file.read, 1 << 20), b""), state.st_mtime)
         source.seen[path.name] = mark
         if run is not None:
             yield run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -60,6 +60,15 @@ def _gain(row: BudgetPlan) -> str:
     return "" if gain is None else f"{gain:+.1f} %{' (spend assumed)' if row.spend_assumed else ''}"
 
 
+def _curves(plan: BudgetPlan, names: Mapping[str, str], note: str) -> list[Any]:
+    """The curves with spend on them; none where the plan keeps no whole problem, as one imported from elsewhere."""
+    try:
+        lines, points = report.along_curves(plan.problem, plan.plan, names)
+    except BadInput:
+        return []
+    return [charts.operating_points(lines, points, plan.currency, note)]
+
+
 @require_GET
 @login_required
 def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
@@ -80,7 +89,7 @@ def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
     note = f"From {len(arms)} curves{'; ' + charts.ASSUMED if plan.spend_assumed else ''}"
     pictures = [
         charts.allocation(plan.allocations, names, last, plan.currency, note),
-        charts.operating_points(*report.along_curves(plan.problem, plan.plan, names), plan.currency, note),
+        *_curves(plan, names, note),
         charts.frontier(plan.plan.get("frontier") or [], plan.currency, note),
     ]
     prices = report.dearest_limits(plan.problem, plan.plan, names)

@@ -90,6 +90,9 @@ def upsert(folder: Path, load: FeedLoad, mapping: MappingFile) -> dict[str, int]
         counts = _copy(metrics, folder, load) if connection.vendor == "postgresql" else _batches(metrics, folder, load)
         counts["removed"] = _remove_strays(metrics, load, mapping)
         _quarantine(folder, load)
+        if load.status == load.Status.RUNNING:
+            # SQLite has one writer, so nobody could renew meanwhile; who waits to claim the run finds this first
+            load.renew()
     return counts
 
 

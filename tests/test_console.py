@@ -14,7 +14,16 @@ from tests.conftest import People
 MODELS = sorted(admin.site._registry, key=lambda m: m._meta.label)
 OURS = {"retailers", "campaigns", "feedback", "agents", "training"}
 # Rows that stand on another row's page, or that nobody should edit by hand.
-ELSEWHERE = {"AuditHead", "IdempotencyKey", "MetricOutcome", "MetricRevision", "CleanRoomLedger", "AgentStep"}
+ELSEWHERE = {
+    "AuditHead",
+    "IdempotencyKey",
+    "MetricOutcome",
+    "MetricRevision",
+    "CleanRoomLedger",
+    "AgentStep",
+    "AnswerCount",
+    "CountedAnswers",
+}
 
 pytestmark = pytest.mark.django_db
 

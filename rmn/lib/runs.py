@@ -351,7 +351,11 @@ def kinds() -> list[type[Run]]:
 
 
 def find(run_id: Any, user: Any) -> Run | None:
-    """The run of that address that this person may see, whatever its kind."""
+    """The run of that address that this person may see, whatever its kind; None for what is no address."""
+    try:
+        run_id = uuid.UUID(str(run_id))
+    except ValueError:
+        return None
     for model in kinds():
         run = model.objects.visible_to(user).filter(pk=run_id).first()
         if run is not None:

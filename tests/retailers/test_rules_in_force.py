@@ -13,6 +13,7 @@ from django.core.management import call_command
 
 from agents import planning
 from agents.domain import tools
+from agents.models import AgentStep
 from retailers import services
 from retailers.models import PolicyRule
 from tests.conftest import People
@@ -45,7 +46,7 @@ def test_a_rule_of_the_console_speaks_at_every_door(people: People, tmp_path: An
     assert "OUR-CRUNCH" in out.read_text()
     run = AgentRunFactory(brand=people.brand)
     asked = tools.CheckCopy(text=TEXT, network="instacart")
-    assert "OUR-CRUNCH" in json.dumps(planning._check_copy(run, asked))
+    assert "OUR-CRUNCH" in json.dumps(planning._check_copy(AgentStep(run=run), asked))
 
 
 def test_the_newest_version_that_has_begun_holds() -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,9 +170,7 @@ def dismiss(row: QuarantinedRow) -> QuarantinedRow:
 
 def summary(metrics: Any) -> dict[str, Any]:
     """Totals of metrics that count no cent twice and add no two currencies, and where grains disagree."""
-    slices = metrics.slices()
-    chosen = reconcile.choose(slices)
-    counted = [part for part in slices if chosen[part.where] == part.grain]
+    counted = metrics.counted_once().slices()
     totals: dict[str, dict[str, Any]] = {}
     for part in counted:
         here = totals.setdefault(part.where[-1], {"rows": 0, "impressions": None, "clicks": None, "spend": None})
@@ -196,9 +195,24 @@ def summary(metrics: Any) -> dict[str, Any]:
                 "against": str(gap.against),
                 "note": gap.note,
             }
-            for gap in reconcile.gaps(slices)
+            for gap in reconcile.gaps(metrics.slices())
         ],
+        "overlaps": overlaps(metrics),
     }
+
+
+def overlaps(metrics: Any) -> list[str]:
+    """Where reports of unequal periods tell of the same days, in a sentence each."""
+    found = reconcile.overlaps(metrics.reports())
+    names = Retailer.objects.in_bulk({one.where[0] for one in found}) if found else {}
+    return [
+        f"{names[one.where[0]]}{f', account {one.where[2]}' if one.where[2] else ''}: "
+        f"{one.grain.replace('_', ' ')} rows of up to {one.step} days lie beside {one.against_grain.replace('_', ' ')} "
+        f"rows of up to {one.against_step} on {one.days} days from {one.first} to {one.last}; "
+        f"the {one.against_grain.replace('_', ' ')} rows of up to {one.against_step} are counted"
+        + (f", and {one.missed} days are in no total" if one.missed else "")
+        for one in found
+    ]
 
 
 def newest_mapping(load: FeedLoad) -> FeedMapping | str | None:
@@ -232,7 +246,11 @@ def performance(metrics: Any, days: int) -> dict[str, Any]:
             rows=Count("pk"), spend=Sum("spend"), clicks=Sum("clicks"), impressions=Sum("impressions")
         )
     )  # fmt: skip
-    spends = {tuple(row[name] for name in names): row["spend"] for row in slices}
+    spends: dict[tuple[Any, ...], Decimal] = {}
+    for row in slices:  # days that one grain lacks are told by another
+        if row["spend"] is not None:
+            where = tuple(row[name] for name in names)
+            spends[where] = spends.get(where, Decimal(0)) + row["spend"]
     attributes = ("metric", "window_days", "interaction", "model", "scope", "sales_channel")
     outcomes = (
         MetricOutcome.objects.filter(performance__in=recent, metric__in=("sales", "orders", "ntb_sales"))
@@ -304,6 +322,7 @@ def performance(metrics: Any, days: int) -> dict[str, Any]:
         "movers": sorted((row for row in campaigns if row["change"]), key=lambda row: -abs(row["change"]))[:6],
         "evidence": files,
         "disagreements": reconcile.gaps(metrics.slices()),
+        "overlaps": overlaps(metrics),
     }  # fmt: skip
 
 

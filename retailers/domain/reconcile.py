@@ -6,8 +6,11 @@ same money, so a total takes ONE of them. Comparing them is the best check a use
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 # Coarsest first: it misses least (search-term reports hold only terms with a click).
@@ -48,6 +51,55 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Report:
+    """That one grain tells of one period of one account, in one currency; ``where`` as in ``Slice``.
+
+    Attributes:
+        start, end: first and last day, both counted.
+        spends: it carries spend.
+        hourly: its rows are hours of the day.
+    """
+
+    where: tuple[object, ...]
+    grain: str
+    start: date
+    end: date
+    spends: bool = True
+    hourly: bool = False
+
+    @property
+    def days(self) -> range:
+        return range(self.start.toordinal(), self.end.toordinal() + 1)
+
+    @property
+    def weakness(self) -> tuple[bool, bool]:
+        """How little it can stand for the whole; False before True."""
+        return not self.spends, self.grain in PARTIAL
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Days that reports of unequal periods tell of, such as a weekly report beside daily rows.
+
+    Attributes:
+        grain, against_grain: of the report left out, and of the one counted.
+        step, against_step: the longest of their periods, in days.
+        days: how many days both tell of, from ``first`` to ``last``.
+        missed: days that only a report left out tells of, because its period reaches over a counted one's end.
+    """
+
+    where: tuple[object, ...]
+    grain: str
+    step: int
+    against_grain: str
+    against_step: int
+    days: int
+    first: date
+    last: date
+    missed: int
+
+
+@dataclass(frozen=True)
 class Gap:
     """Two grains of the same account that do not agree."""
 
@@ -72,8 +124,89 @@ def choose(slices: Iterable[Slice]) -> dict[tuple[str, ...], str]:
 
 
 def _rank(part: Slice) -> tuple[bool, int]:
-    place = GRAIN_ORDER.index(part.grain) if part.grain in GRAIN_ORDER else len(GRAIN_ORDER)
-    return part.spend is None, place
+    return part.spend is None, _place(part.grain)
+
+
+def _place(grain: str) -> int:
+    return GRAIN_ORDER.index(grain) if grain in GRAIN_ORDER else len(GRAIN_ORDER)
+
+
+def counted(reports: Iterable[Report]) -> set[Report]:
+    """The reports to add up, no two of which tell of the same day of the same account.
+
+    On each day the coarsest grain that carries spend counts, so days that only a finer report has are
+    kept. Of unequal periods the longer counts, as it misses no day, unless shorter ones tell of all its days.
+    """
+    kept: set[Report] = set()
+    for known in _by_account(reports):
+        starts = [report.start for report in known]
+        taken: set[int] = set()
+        for report in sorted(known, key=_order):
+            inside = known[bisect_left(starts, report.start) : bisect_right(starts, report.end)]
+            if taken.isdisjoint(report.days) and not _told_in_parts(report, inside):
+                taken.update(report.days)
+                kept.add(report)
+    return kept
+
+
+def overlaps(reports: Iterable[Report]) -> list[Overlap]:
+    """Where reports of unequal periods tell of the same days: one is counted, and a person should know."""
+    found: list[Overlap] = []
+    for known in _by_account(reports):
+        kept = counted(known)
+        owner = {day: report for report in kept for day in report.days}
+        both: dict[tuple[str, str], set[int]] = defaultdict(set)
+        missed: dict[tuple[str, str], set[int]] = defaultdict(set)
+        steps: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for report in known:
+            if report in kept:
+                continue
+            unowned = {day for day in report.days if day not in owner}
+            for day in report.days:
+                other = owner.get(day)
+                if other is None or other.days == report.days:
+                    continue
+                pair = report.grain, other.grain
+                both[pair].add(day)
+                missed[pair] |= unowned
+                steps[pair] = max(steps[pair][0], len(report.days)), max(steps[pair][1], len(other.days))
+        found += [
+            Overlap(
+                known[0].where,
+                pair[0],
+                steps[pair][0],
+                pair[1],
+                steps[pair][1],
+                len(days),
+                date.fromordinal(min(days)),
+                date.fromordinal(max(days)),
+                len(missed[pair]),
+            )
+            for pair, days in sorted(both.items())
+        ]
+    return found
+
+
+def _by_account(reports: Iterable[Report]) -> list[list[Report]]:
+    """Each account's reports, by their first day."""
+    accounts: dict[tuple[object, ...], list[Report]] = defaultdict(list)
+    for report in reports:
+        accounts[report.where].append(report)
+    return [sorted(known, key=lambda report: report.start) for known in accounts.values()]
+
+
+def _order(report: Report) -> tuple[bool, int, int, bool, date]:
+    return not report.spends, -len(report.days), _place(report.grain), report.hourly, report.start
+
+
+def _told_in_parts(report: Report, inside: list[Report]) -> bool:
+    """Whether shorter reports, no weaker, tell of every day of this one."""
+    days: set[int] = set()
+    if len(report.days) > 1:
+        for part in inside:
+            if part.end <= report.end and len(part.days) < len(report.days) and part.weakness <= report.weakness:
+                days.update(part.days)
+    return len(days) == len(report.days)
 
 
 def gaps(slices: Iterable[Slice], tolerance: Decimal = TOLERANCE) -> list[Gap]:

@@ -32,6 +32,7 @@ DECIDERS = {"analyst", "ops"}
 RESTATED = timedelta(days=42)  # networks restate for weeks
 VOTED = timedelta(weeks=6)  # until an adapter's votes are counted
 TOOL = {BudgetPlan: "allocate_budget", Experiment: "design_experiment", Adapter: "deploy_adapter"}
+PROPOSED = {"allocate_budget": BudgetPlan, "design_experiment": Experiment}  # what a planner's tool leaves for people
 Subject = BudgetPlan | Experiment | Adapter
 
 
@@ -389,9 +390,9 @@ def ask(step: AgentStep) -> dict[str, Any]:
 
 def subject_of(step: AgentStep) -> Subject | None:
     """The plan or test that a step proposed."""
-    result = step.result or {}
-    model: Any = {"budget plan": BudgetPlan, "experiment": Experiment}.get(str(result.get("kind")))
-    found: Subject | None = model.objects.filter(brand=step.brand, pk=result.get("proposal")).first() if model else None
+    model: Any = PROPOSED.get(step.tool)  # by its tool: what a tool read may say anything of itself
+    key = (step.result or {}).get("proposal") if model else None
+    found: Subject | None = model.objects.filter(brand=step.brand, pk=key).first() if key else None
     return found
 
 

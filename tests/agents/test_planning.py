@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ from django.core.management import call_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents import decisions, planning, services, tasks
+from agents import decisions, planning, services, serving, tasks
 from agents.domain import playbooks, tools
+from agents.inference import base
+from agents.inference.errors import InvalidOutput
+from agents.inference.types import Question, Reply
 from agents.models import AgentRun, Forecast, ReflectionLog
-from campaigns.models import BudgetPlan, Recommendation
+from campaigns.models import BudgetPlan, CurveFit, Recommendation
 from campaigns.tasks import propose
 from retailers import audit
 from rmn.lib.errors import BadInput
@@ -161,3 +167,207 @@ def test_the_command_writes_a_trace(people: People, tmp_path: Path) -> None:
         "steps"
     ][0].keys()
     assert told == planning.trace(AgentRun.objects.get())
+
+
+class Scripted:
+    """A model that says one thing after another."""
+
+    def __init__(self, *said: Any) -> None:
+        self.said = list(said)
+        self.heard: list[str] = []
+
+    def info(self) -> dict[str, Any]:
+        return {"model_id": "scripted"}
+
+    def generate(self, question: Question) -> Reply:
+        self.heard.append(question.messages[-1]["content"])
+        text = self.said.pop(0)
+        if isinstance(text, Exception):
+            raise text
+        return Reply(text if isinstance(text, str) else json.dumps(text), "stop", "scripted", "", 10, 10, 0.0)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Any:
+    """Lets a scripted model plan."""
+    settings.RMN_INFERENCE_URL, settings.RMN_PLANNER = "http://127.0.0.1:1", "model"
+
+    def use(*said: Any) -> Scripted:
+        made = Scripted(*said)
+
+        @contextmanager
+        def served(*_: Any, **__: Any) -> Iterator[Scripted]:
+            yield made
+
+        monkeypatch.setattr(serving, "inference", served)
+        return made
+
+    return use
+
+
+READ: dict[str, Any] = {"name": "read_metrics", "arguments": {}}
+DONE: dict[str, Any] = {"name": "done", "arguments": {}}
+
+
+class TestByModel:
+    def test_its_calls_are_done_and_their_results_told_back(self, people: People, model: Any) -> None:
+        used = model(READ, DONE)
+        run = run_of(people, "What was spent?")
+        assert (run.source, run.stop, [step.tool for step in run.steps.all()]) == ("model", "done", ["read_metrics"])
+        assert used.heard[-1].startswith("Result (data")
+        assert run.trace["tokens"] == 40
+
+    def test_a_bad_call_is_told_what_is_wrong_and_repaired(self, people: People, model: Any) -> None:
+        used = model("{'name': 'read_metrics', 'arguments': {'brand': 'globex'}}", READ, DONE)
+        run = run_of(people, "What was spent?")
+        assert (run.stop, run.steps.get().repaired) == ("done", 1)
+        assert "unexpected_param" in used.heard[1]
+        assert run.trace["refused"][0]["errors"][0]["kind"] == "unexpected_param"
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            '{"name": "allocate_budget"}',
+            '{"name": "allocate_budget", "arguments": null}',
+            '{"name": "allocate_bud',
+            "[]",
+        ],
+    )
+    def test_three_bad_calls_leave_the_goal_to_a_playbook_and_none_is_made(
+        self, people: People, model: Any, bad: str
+    ) -> None:
+        model(bad, bad, InvalidOutput("the answer is not JSON (cut off at max_tokens)"))
+        run = run_of(people, "Sing a song")
+        assert (run.source, run.stop) == ("playbook", "needs_input")
+        assert "no valid call" in run.trace["model"]
+        assert not run.steps.filter(tool="allocate_budget").exists()
+
+    def test_it_asks_where_an_argument_is_missing(self, people: People, model: Any) -> None:
+        model({"name": "ask", "arguments": {"question": "Which budget?"}})
+        run = run_of(people, "Split it")
+        assert (run.stop, run.pending, run.steps.count()) == ("needs_input", {"question": "Which budget?"}, 0)
+
+    def test_it_does_nothing_where_nothing_fits(self, people: People, model: Any) -> None:
+        model({"name": "nothing", "arguments": {"why": "no tool sings"}})
+        run = run_of(people, "Sing a song")
+        assert (run.stop, run.steps.count()) == ("done", 0)
+
+    @pytest.mark.parametrize(
+        ("limits", "stop"), [({"steps": 2}, "step_limit"), ({"tokens": 45}, "budget"), ({"cost": 0.00003}, "budget")]
+    )
+    def test_its_limits_hold(self, people: People, model: Any, limits: Any, stop: str, settings: Any) -> None:
+        settings.RMN_TOKEN_PRICE = 1.0
+        model(*[READ] * 9)
+        run = services.wish_for_plan(brand=people.brand, goal="Read on and on", limits=limits)
+        tasks.plan(str(run.pk), tenant=run.tenant)
+        run.refresh_from_db()
+        assert (run.stop, run.steps.count()) == (stop, 2 if stop == "step_limit" else run.steps.count())
+        assert run.steps.count() <= 3
+
+    def test_the_embedded_model_is_not_trusted_with_plans(
+        self, people: People, model: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.RMN_PLANNER = "auto"
+        used = model(READ)
+        monkeypatch.setattr(used, "info", lambda: {"model_id": base.MODEL_ID})
+        run = run_of(people, "Sing a song")
+        assert (run.source, used.heard) == ("playbook", [])
+        assert "too small" in run.trace["model"]
+
+
+@pytest.mark.parametrize("limits", [{"stepps": 1}, {"steps": 0}, {"seconds": "9"}, {"cost": True}])
+def test_limits_that_cannot_be_meant_are_refused(people: People, limits: Any) -> None:
+    with pytest.raises(BadInput, match="limits"):
+        services.wish_for_plan(brand=people.brand, goal="x", limits=limits)
+
+
+class Killed(BaseException):
+    """The worker is gone: nothing after it runs."""
+
+
+@pytest.mark.parametrize("tool", ["harmonize_status", "fit_response", "allocate_budget", "what_if"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_run_killed_at_any_step_goes_on_and_does_nothing_twice(
+    people: People, tool: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weeks(people)
+    work = planning.DO[tool]
+
+    def dies(step: Any, asked: Any) -> Any:
+        if moment == "after":
+            work(step, asked)
+        raise Killed
+
+    run = services.wish_for_plan(brand=people.brand, goal="Plan the budget of next quarter")
+    with monkeypatch.context() as patch:
+        patch.setitem(planning.DO, tool, dies)
+        with pytest.raises(Killed):
+            tasks.plan(str(run.pk), tenant=run.tenant)
+    # its lease runs out, and the sweep hands it to another worker
+    AgentRun.objects.filter(pk=run.pk).update(status="queued", lease_until=None)
+    tasks.plan(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    assert run.stop == "needs_input"
+    assert [step.number for step in run.steps.all()] == list(range(run.steps.count()))
+    assert (BudgetPlan.objects.count(), CurveFit.objects.count(), Recommendation.objects.count()) == (1, 1, 1)
+
+
+def test_a_tool_that_hangs_is_cut_off_and_named(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(planning.DO, "harmonize_status", lambda *_: time.sleep(30))
+    run = services.wish_for_plan(brand=people.brand, goal="Plan the budget", limits={"tool_seconds": 0.2})
+    tasks.plan(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    assert run.stop == "needs_input"
+    assert run.steps.get().errors[0]["kind"] == "ToolTimedOut"
+
+
+@pytest.mark.parametrize(
+    "address", ["/plans/", "/inbox/", "/decisions/", "/forecasts/", "/forecasts/?show=resolved", "/forecasts/?show=due"]
+)
+def test_pages_of_plans_and_decisions_open_for_members(people: People, address: str) -> None:
+    weeks(people)
+    run = run_of(people, "Plan the budget of our Zephyr quarter")
+    decisions.decide_run(run, "approve", people.colleague)
+    for who in (people.owner, people.colleague, people.stranger, people.ops):
+        page = people.web(who).get(address)
+        assert page.status_code == 200
+        if who is people.stranger:
+            assert "Zephyr" not in page.content.decode()
+
+
+def test_a_goal_becomes_a_page_with_steps_and_a_decision(people: People) -> None:
+    weeks(people)
+    client = people.web(people.owner)
+    sent = client.post("/plans/", {"brand": "acme", "goal": "Plan the budget of next quarter"})
+    run = AgentRun.objects.get()
+    assert sent["Location"] == f"/plans/{run.pk}"
+    assert "Waits for a worker" in client.get(sent["Location"]).content.decode()
+    tasks.plan(str(run.pk), tenant=run.tenant)
+    page = client.get(sent["Location"], headers={"HX-Request": "true"})
+    assert page.status_code == 286
+    assert "Split the budget" in page.content.decode()
+    assert client.get(sent["Location"] + "?export=json").json()["stop"] == "needs_input"
+    assert people.web(people.stranger).get(sent["Location"]).status_code == 404
+    plan = BudgetPlan.objects.get()
+    changed = people.web(people.colleague).post(
+        f"/budgets/{plan.pk}/change", {"total_budget": round(float(plan.total_budget) / 2, 2)}
+    )
+    assert changed.status_code == 302, changed.content.decode()[-2000:]
+    log = ReflectionLog.objects.filter(subject=BudgetPlan.objects.get(state="proposed").pk).get()
+    journal = people.web(people.owner).get(f"/decisions/{log.uuid}").content.decode()
+    assert "What could go wrong" in journal
+    assert people.web(people.stranger).get(f"/decisions/{log.uuid}").status_code == 404
+
+
+def test_people_say_theirs_on_the_forecasts_page_before_they_see_others(people: People) -> None:
+    plan = proposed(people)
+    decisions.decide_plan(plan, "approve", people.colleague)
+    row = Forecast.objects.get()
+    client = people.web(people.owner)
+    assert "Say yours" in client.get(f"/forecasts/{row.uuid}").content.decode()
+    client.post(f"/forecasts/{row.uuid}/say", {"probability": "35"})
+    assert Forecast.objects.get(agent="", made_by=people.owner).probability == 0.35
+    assert people.web(people.stranger).get(f"/forecasts/{row.uuid}").status_code == 404
+    people.web(people.colleague).post(f"/forecasts/{row.uuid}/resolve", {"observed": "1e12", "note": "invoice"})
+    row.refresh_from_db()
+    assert row.happened

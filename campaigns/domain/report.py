@@ -258,12 +258,12 @@ def dearest_limits(
     held = {row["id"]: row["binding"] for row in told["allocations"]}
     rows = [
         {"limit": groups.get(name, name.replace("_", " ").replace(":", " of ")), "price": price}
-        for name, price in told["prices"].items()
+        for name, price in (told.get("prices") or {}).items()
         if price and not name.startswith("min_roas")
     ]
     rows += [
         {"limit": f"{held[arm]} of {names.get(arm, arm)}", "price": price}
-        for arm, price in told["bound_price"].items()
+        for arm, price in (told.get("bound_price") or {}).items()
         if price and held[arm] in ("min", "max", "change")
     ]
     return sorted(rows, key=lambda row: -abs(row["price"]))[:most]

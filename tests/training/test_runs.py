@@ -157,9 +157,12 @@ def test_a_stale_worker_that_comes_to_publish_is_named_and_changes_nothing(
 ) -> None:
     run = services.wish_for_training(dataset=built(judged), **SMALL | {"steps": 1})
     register = tasks.serving.register
+    rows = TrainingRun.objects.filter(pk=run.pk)
+    stood: dict[str, Any] = {}
 
     def slow(*args: Any, **kwargs: Any) -> Any:  # meanwhile another worker took the run
-        TrainingRun.objects.filter(pk=run.pk).update(lease_token=99)
+        rows.update(lease_token=99)
+        stood.update(rows.values("status", "metrics", "adapter", "progress", "step").get())
         return register(*args, **kwargs)
 
     monkeypatch.setattr(tasks.serving, "register", slow)
@@ -167,7 +170,7 @@ def test_a_stale_worker_that_comes_to_publish_is_named_and_changes_nothing(
         attempt(run)
     assert "run_lease_lost" in [line["event"] for line in said]
     assert run.adapter is None
-    assert run.metrics == []
+    assert rows.values(*stood).get() == stood
     assert run.forecast is not None
     run.forecast.refresh_from_db()
     assert run.forecast.status == "open"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from campaigns.domain.experiments import contrasts, placebo, synthetic
 from campaigns.domain.experiments import panel as panels
@@ -369,6 +370,7 @@ class _Past:
             ranked += [(float(score[i]), tuple(int(u) for u in rows[i])) for i in near]
         return [one for _, one in sorted(ranked)[:count]]
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")  # thousands of small systems: threads would only wait
     def weights(self, sets: Sequence[tuple[int, ...]]) -> list[Array]:
         """For each stretch, and last for the whole past, the weights of the sets; each fit begins from the one before."""
         target_BU = np.zeros((len(sets), len(self.pool)))
@@ -378,12 +380,14 @@ class _Past:
         on_BU: BoolArray | None = None
         for start in [*self.starts, self.y_UT.shape[1]]:
             past_UT = synthetic.centred(self.y_UT[:, :start], np.ones(start, bool))
-            weight_BU, on_BU = synthetic.simplex_weights_many(past_UT @ past_UT.T, target_BU, on_BU)
+            weight_BU = np.full_like(target_BU, np.nan)
+            if 2 * start > len(self.pool):  # with fewer periods most exchanges do not settle
+                weight_BU, on_BU = synthetic.simplex_weights_many(past_UT @ past_UT.T, target_BU, on_BU)
             for row in np.flatnonzero(np.isnan(weight_BU).any(axis=1)).tolist():
                 free = np.flatnonzero(target_BU[row] == 0)
                 weight_BU[row] = 0.0
                 weight_BU[row, free] = synthetic.simplex_weights(past_UT[free], target_BU[row] @ past_UT)
-                on_BU[row] = weight_BU[row] > 0
+            on_BU = weight_BU > 0
             found.append(target_BU - weight_BU)
         return found
 
@@ -420,16 +424,18 @@ class _Past:
             among = placebo.Placebos(gap_BT, size_BT[:, :start].mean(axis=1), np.ones(len(every)), test)
             sold_U = self.y_UT[:, test].mean(axis=1)
             bias[:, row] = among.effect_S[:count] / np.maximum(size_BT[:count, test].mean(axis=1), 1e-12)
-            lift_PB = (on_BU[:count] * sold_U) @ weight_BU.T
+            own = np.arange(count)
+            seen_B = among.effect_S / among.error_S
+            lift_PB = (on_BU[:count] * sold_U) @ weight_BU.T / among.error_S
             for at, effect in enumerate(grid if in_space else []):
-                ratio_PB = np.abs(among.effect_S + effect * lift_PB) / among.error_S
-                own_P = ratio_PB[np.arange(count), np.arange(count)]
-                hits[:, at] += (ratio_PB >= own_P[:, None] * (1 - 1e-9)).mean(axis=1) < alpha
+                ratio_PB = np.abs(seen_B + effect * lift_PB) if effect else np.abs(seen_B)[None, :]
+                least_P = ratio_PB[own if effect else 0, own] * (1 - 1e-9)
+                hits[:, at] += np.count_nonzero(ratio_PB >= least_P[:, None], axis=1) / len(every) < alpha
             for place in range(0 if in_space else count):
-                own = list(every[place])
-                rest = [u for u in range(len(self.y_UT)) if u not in own]
+                mine_U = list(every[place])
+                rest = [u for u in range(len(self.y_UT)) if u not in mine_U]
                 for at, effect in enumerate(grid):
-                    mine = self.y_UT[own, :end].mean(axis=0)
+                    mine = self.y_UT[mine_U, :end].mean(axis=0)
                     mine[start:] *= 1 + effect
                     gap_T, _ = synthetic.residuals(mine, self.y_UT[rest, :end], np.ones(end, bool))
                     hits[place, at] += synthetic.block_p(gap_T, test) < alpha

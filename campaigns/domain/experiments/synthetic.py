@@ -17,6 +17,7 @@ from scipy.optimize import minimize, nnls
 from rmn.lib.arrays import Array, BoolArray, IntArray
 
 HEAVY = 1e4  # weight of the row that makes the weights sum to one, times the data's size
+ROUNDS = 20  # exchanges of many problems at once; the few that take longer are quicker alone
 
 
 def simplex_weights(x_CT: Array, y_T: Array) -> Array:
@@ -60,7 +61,7 @@ def simplex_weights_many(
     on_BU, todo = start_BU & free_BU, np.arange(count)
     weight_BU = np.full((count, units), np.nan)
     fewest, patience = np.full(count, units + 1), np.full(count, 3)
-    for _ in range(40):
+    for _ in range(ROUNDS):
         on = on_BU[todo]
         many = on.sum(axis=1)
         k = int(many.max())

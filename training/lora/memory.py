@@ -19,7 +19,6 @@ OVERHEAD = 1.5 * GIB  # context, workspace and fragments; seen on an H100
 USABLE = 0.92  # of the device: what stands beside the plan
 # bytes kept per token, layer and unit of width, for the way back; from peaks measured on an H100 (docs/training.md)
 KEPT = {"fused": 32.0, "plain": 48.0, "fp32": 64.0}
-KEPT_NF4 = 10.5  # more under checkpointing: NF4 keeps wider copies
 LOGITS = 12.0  # bytes per token and word of the vocabulary, where the loss is not fused
 
 
@@ -111,8 +110,7 @@ def needed(
     kept = KEPT["fp32" if numbers == "fp32" else "fused" if fused and numbers == "bf16" else "plain"]
     tokens = batch * length
     one_layer = tokens * shape.width
-    boundary = wide + (KEPT_NF4 if nf4 else 0.0)
-    on_the_way = one_layer * (shape.layers * boundary + kept) if checkpointing else one_layer * shape.layers * kept
+    on_the_way = one_layer * (shape.layers * wide + kept) if checkpointing else one_layer * shape.layers * kept
     logits = 0.0 if fused else tokens * shape.vocabulary * LOGITS
     return weights + shape.adapters(rank) * of_adapter + on_the_way + logits + OVERHEAD
 

@@ -27,7 +27,7 @@ from agents.domain import bounds, playbooks, tools
 from agents.domain.tools import TOOLS
 from agents.inference import base
 from agents.inference.errors import InferenceError, InvalidOutput
-from agents.inference.types import InferenceClient, Question
+from agents.inference.types import InferenceClient
 from agents.models import AgentRun, AgentStep, CleanRoomConnection, CleanRoomQuery, Forecast
 from campaigns import history
 from campaigns import services as campaign_services
@@ -41,6 +41,7 @@ from rmn.lib.errors import BadInput, NotConfigured, RmnError
 from rmn.lib.runs import Run
 
 REPAIRS = 2
+LONGEST = 256  # tokens of a call
 SHOWN = 2000  # characters of a result that a model is told
 SYSTEM = (
     "You plan retail-media work by calling one tool at a time. Answer with one JSON object"
@@ -146,12 +147,13 @@ def _by_model(run: AgentRun, limits: Mapping[str, float], started: float) -> boo
     try:
         with serving.inference() as client:
             served = str(client.info().get("model_id") or "")
-            if settings.RMN_PLANNER == "auto" and served == base.MODEL_ID:
+            route = serving.route(brand=run.brand, retailer=run.retailer, task=Task.PLANNING, key=str(run.pk))
+            if settings.RMN_PLANNER == "auto" and served == base.MODEL_ID and route.adapter is None:
                 why = f"{served} is too small to be trusted with a plan; a playbook was taken"
             else:
                 run.source = "model"
-                run.trace = {**run.trace, "model_id": served}
-                _ask_model(run, client, limits, started)
+                run.trace = {**run.trace, "model_id": served, "adapter": route.digest, "alias": route.alias}
+                _ask_model(run, client, route, limits, started)
                 return True
     except NoValidCall as error:
         why = f"{error}; a playbook went on"
@@ -182,11 +184,17 @@ def offered() -> list[dict[str, Any]]:
     return [tool.schema for tool in TOOLS.values()]
 
 
-def _ask_model(run: AgentRun, client: InferenceClient, limits: Mapping[str, float], started: float) -> None:
-    told = offered()
-    run.trace = {**run.trace, "tools": {tool["name"]: _digest(tool)[:16] for tool in told}}
+def told() -> str:
+    """What a model that plans is told before the goal."""
+    return f"{SYSTEM}\nTools: {json.dumps(offered())}"
+
+
+def _ask_model(
+    run: AgentRun, client: InferenceClient, route: serving.Route, limits: Mapping[str, float], started: float
+) -> None:
+    run.trace = {**run.trace, "tools": {tool["name"]: _digest(tool)[:16] for tool in offered()}}
     said = [
-        {"role": "system", "content": f"{SYSTEM}\nTools: {json.dumps(told)}"},
+        {"role": "system", "content": told()},
         {"role": "user", "content": run.goal},
     ]
     for step in run.steps.order_by("number"):
@@ -196,7 +204,7 @@ def _ask_model(run: AgentRun, client: InferenceClient, limits: Mapping[str, floa
     number = run.steps.count()
     while number < limits["steps"]:
         run.report(min(number / limits["steps"], 0.95), f"Step {number + 1}")
-        name, arguments, raw, repaired = _next_call(run, client, said, limits, started)
+        name, arguments, raw, repaired = _next_call(run, client, route, said, limits, started)
         if name in ENDINGS:
             if name == "done":
                 _finish(run)
@@ -214,20 +222,28 @@ def _ask_model(run: AgentRun, client: InferenceClient, limits: Mapping[str, floa
 
 
 def _next_call(
-    run: AgentRun, client: InferenceClient, said: list[dict[str, str]], limits: Mapping[str, float], started: float
+    run: AgentRun,
+    client: InferenceClient,
+    route: serving.Route,
+    said: list[dict[str, str]],
+    limits: Mapping[str, float],
+    started: float,
 ) -> tuple[str, dict[str, Any], str, int]:
     """One valid call of the model's, after at most two repairs; what was wrong is told to it each time."""
     errors: list[dict[str, str]] = []
     raw, asked = "", list(said)
     for repaired in range(REPAIRS + 1):
         _spend(run, limits, started)
-        question = Question(messages=asked, max_tokens=256, schema=grammar(), tenant=str(run.tenant))
         try:
-            reply = client.generate(question)
+            reply, generation = serving.ask(
+                client, route, asked, brand=run.brand, retailer=run.retailer, task=Task.PLANNING, max_tokens=LONGEST, schema=grammar()
+            )  # fmt: skip
         except InvalidOutput as error:
             raw, errors = "", [{"kind": "not_json", "path": "", "message": str(error)}]
-            _spend(run, limits, started, question.max_tokens)
+            _spend(run, limits, started, LONGEST)
         else:
+            generation.text = retailers.redact(run.brand, reply.text).text
+            generation.save()
             raw = reply.text
             _spend(run, limits, started, reply.tokens_in + reply.tokens_out)
             reading = tools.validate(raw, ENDINGS)

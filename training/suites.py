@@ -1,17 +1,19 @@
 """What the gate asks: a suite's cases, how each is put to a model, and what an answer is worth.
 
-A suite per task that has a gate, and one for retailers' adapters. Both sides get the same cases; an
+A suite per task that a model writes for, and one for retailers' adapters. Both sides get the same cases; an
 answer becomes a row of ``passed``, ``why`` and ``cluster``, and rows become one value a case for each measure.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from agents.domain import briefs, columns
+from agents import planning as planner
+from agents.domain import briefs, columns, tools
 from agents.inference.types import Message
 from campaigns.models import Task
 from retailers import services as retailers
@@ -19,12 +21,13 @@ from retailers.domain import mapping
 from retailers.models import Brand, FeedMapping, Retailer, SKUCatalog
 from rmn.lib import pii
 from rmn.lib.errors import BadInput
-from training.domain import checks, gate, prompting
+from training.domain import checks, gate, goals, prompting
 from training.domain.starter import FEATURES
 
 Row = dict[str, Any]
 SCHEMA_MAPPING = "schema_mapping"
-SUITES = {Task.CREATIVE.value: "creative", "": SCHEMA_MAPPING}  # by task; no task: how a retailer's reports read
+# by task; no task: how a retailer's reports read. Budgets and tests are computed, no model writes them.
+SUITES = {Task.CREATIVE.value: "creative", Task.PLANNING.value: "planning", "": SCHEMA_MAPPING}
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def of(name: str, *, brand: Brand | None, networks: Sequence[str] | None = None,
     """
     if name == SCHEMA_MAPPING:
         return schema_mapping(most)
+    if name == "planning":
+        return planning(most)
     if name not in SUITES.values():
         raise BadInput(f"suite {name!r}: there is {', '.join(SUITES.values())}")
     return creative(brand, networks, most)
@@ -149,6 +154,62 @@ def _headlines(rows: Sequence[Row]) -> dict[str, list[float]]:
         "keeps the rules": [float(all(any(own in why for own in OWN) for why in row["why"])) for row in rows],
         "no personal data": no("personal data"),
     }
+
+
+# -- planning: the first call for a goal
+
+
+def planning(most: int | None = None) -> Suite:
+    """Goals whose first call is known, asked without a grammar: is it valid, the right tool, and does it say what the goal says?"""
+    asked = [goal for goal in goals.GOALS if not goal.shown][:most]
+    shown = [goal for goal in goals.GOALS if goal.shown]
+    system = {"role": "system", "content": planner.told()}
+    turns = [
+        turn
+        for goal in shown
+        for turn in (
+            {"role": "user", "content": goal.words},
+            {"role": "assistant", "content": json.dumps({"name": goal.tool, "arguments": dict(goal.arguments)})},
+        )
+    ]
+
+    def check(place: int, text: str) -> Row:
+        goal, reading = asked[place], tools.validate(text, planner.ENDINGS)
+        why = [f"{error.kind} {error.path}: {error.message}" for error in reading.errors]
+        if not why and len(reading.calls) != 1:
+            why = [f"{len(reading.calls)} calls, where one was asked for"]
+        valid = not why
+        if valid:
+            why = goals.wrong(goal, reading.calls[0].name, reading.calls[0].arguments)
+        return {
+            "product": goal.words,
+            "feature": goal.tool,
+            "cluster": goal.words,
+            "text": text,
+            "passed": not why,
+            "why": why,
+            "length": len(text.strip()),
+            "valid": valid,
+            "tool": bool(reading.calls) and reading.calls[0].name == goal.tool,
+        }
+
+    return Suite(
+        asked=[[system, {"role": "user", "content": goal.words}] for goal in asked],
+        worked=[[system, *turns, {"role": "user", "content": goal.words}] for goal in asked],
+        examples=[
+            {"product": goal.words, "feature": goal.tool, "text": turns[2 * n + 1]["content"]}
+            for n, goal in enumerate(shown)
+        ],
+        clusters=[goal.words for goal in asked],
+        check=check,
+        measures=lambda rows: {
+            "passes": [float(row["passed"]) for row in rows],
+            "a valid call": [float(row["valid"]) for row in rows],
+            "the right tool": [float(row["tool"]) for row in rows],
+        },
+        guards=("a valid call", "the right tool"),
+        most_tokens=128,
+    )
 
 
 # -- schema_mapping: which field of RMIS a column is

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from agents.domain import playbooks, tools
 from agents.inference import base
 from agents.inference.errors import InvalidOutput
 from agents.inference.types import Question, Reply
-from agents.models import AgentRun, Forecast, ReflectionLog
+from agents.models import Adapter, AdapterAlias, AgentRun, Forecast, Generation, ReflectionLog
 from campaigns.models import BudgetPlan, CurveFit, Recommendation
 from campaigns.tasks import propose
 from retailers import audit
@@ -273,6 +274,27 @@ class TestByModel:
         run = run_of(people, "Sing a song")
         assert (run.source, used.heard) == ("playbook", [])
         assert "too small" in run.trace["model"]
+
+    def test_a_brands_gated_planning_adapter_answers_also_over_the_small_base(
+        self, people: People, model: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.RMN_PLANNER = "auto"
+        adapter = Adapter.objects.create(
+            brand=people.brand, digest="a" * 64, task="planning", state=Adapter.State.PUBLISHED
+        )
+        AdapterAlias.objects.create(scope=adapter.scope, brand=people.brand, name="champion", adapter=adapter)
+        used, asked = model(READ, DONE), []
+        monkeypatch.setattr(used, "info", lambda: {"model_id": base.MODEL_ID})
+        answer = used.generate
+
+        def generate(question: Question) -> Reply:
+            asked.append(question.adapter)
+            return replace(answer(question), model=question.adapter or "base")
+
+        monkeypatch.setattr(used, "generate", generate)
+        run = run_of(people, "What was spent?")
+        assert (run.source, run.stop, set(asked)) == ("model", "done", {adapter.digest})
+        assert set(Generation.objects.values_list("task", "adapter_digest")) == {("planning", adapter.digest)}
 
 
 @pytest.mark.parametrize("limits", [{"stepps": 1}, {"steps": 0}, {"seconds": "9"}, {"cost": True}])

@@ -28,6 +28,7 @@ from rmn.lib.errors import BadInput
 
 RAW = "__raw__"
 CODE = "__code__"
+REFUSED = "__refused__"
 MASK = "__mask__"
 DATES = ("date", "period_start", "period_end")
 # What names a row at each grain: without it the row says nothing.
@@ -81,12 +82,14 @@ class Planned:
     Attributes:
         accepted: METRICS_SCHEMA less what the file's end decides, plus outcome columns.
         metrics, outcomes, quarantine: as in rmis.
+        suspects: how many rows end in an empty cell, and so may have too few.
         totals: one row per currency and row-level attribute: sums of the outcome columns.
     """
 
     metrics: pl.LazyFrame
     outcomes: pl.LazyFrame
     quarantine: pl.LazyFrame
+    suspects: pl.LazyFrame
     bound: Bound
     warning_names: tuple[str, ...]
 
@@ -395,18 +398,17 @@ class _Planner:
             unknown = ~value.is_in(sorted(rmis.CURRENCIES))
             message = pl.format("'{}' is no ISO 4217 currency code", value.fill_null(""))
             self.rules.append(Rule("unknown_currency", column, unknown.fill_null(value=True), message))
-        pairs = [f"{mark}|{code}" for mark, codes in rmis.SYMBOLS.items() for code in codes]
-        pairs += [f"{code.lower()}|{code}" for code in sorted(rmis.CURRENCIES)]
         for struct, header in self.marked:
             mark = pl.col(struct).struct.field("mark")
-            against = mark.is_not_null() & ~pl.concat_str([mark, pl.lit("|"), value.fill_null("?")]).is_in(pairs)
+            both = pl.struct(mark.alias("mark"), value.alias("currency"))
+            against = both.map_batches(_contradicts, return_dtype=pl.Boolean, is_elementwise=True)
             message = pl.format(
                 "'{}' is marked '{}' and the currency is {}; one of them is wrong",
                 _quoted(header),
                 mark,
                 value.fill_null("not stated"),
             )
-            self.rules.append(Rule("currency_conflict", header, against.fill_null(value=False), message))
+            self.rules.append(Rule("currency_conflict", header, against, message))
 
     def numbers(self) -> None:
         for name in (*rmis.COUNT_FIELDS, *rmis.MONEY_FIELDS):
@@ -582,10 +584,7 @@ class _Planner:
         frame = drop_what_is_no_data(self.feed, self.bound)
         frame = frame.with_columns(pl.struct(self.feed.headers).alias(RAW), *self.read)
         frame = frame.with_columns(self.derive)
-        grounds: list[pl.Expr] = [
-            pl.when(rule.when).then(pl.lit(number, dtype=pl.Int16)) for number, rule in enumerate(self.rules)
-        ]
-        code = pl.coalesce(grounds or [pl.lit(None, dtype=pl.Int16)])
+        refused = pl.any_horizontal([pl.lit(value=False), *[rule.when.fill_null(value=False) for rule in self.rules]])
         mask = pl.sum_horizontal(
             [
                 pl.when(when.fill_null(value=False))
@@ -597,7 +596,8 @@ class _Planner:
         )
         key = self.mapping.key_fields
         constants = {"network": pl.lit(self.mapping.network_name), "grain": pl.lit(self.mapping.grain)}
-        frame = frame.with_columns(code.alias(CODE), mask.alias(MASK), **constants)
+        # each sink would read the file anew: what all need is made once
+        frame = frame.with_columns(refused.alias(REFUSED), mask.alias(MASK), **constants).cache()
         canonical = pl.struct(
             [
                 (pl.col(name).cast(pl.String) if name in ("period_start", "period_end") else pl.col(name)).alias(name)
@@ -612,17 +612,19 @@ class _Planner:
         hashed = pl.concat_str(
             [pl.col(name).cast(pl.String).fill_null("\u2205") for name in (*values, *names, *extra)], separator="\x1f"
         )
+        suspect = pl.col(RAW).struct.field(self.feed.headers[-1]).fill_null("") == ""
+        suspect = suspect & pl.lit(self.feed.ragged and not len(self.short))
         signature = ",".join([*values, *[self._signature(outcome) for outcome in self.bound.outcomes]])
-        accepted = frame.filter(pl.col(CODE).is_null()).with_columns(
-            row_key=sha256_hex(canonical), row_hash=sha256_hex(pl.lit(signature + "\x1e") + hashed)
-        )
+        accepted = frame.filter(~pl.col(REFUSED)).with_columns(row_key=sha256_hex(canonical)).cache()
+        hashed = sha256_hex(pl.lit(signature + "\x1e") + hashed)
         if self.mapping.on_duplicate in ("sum", "merge"):
             # rows alike in every cell are one row delivered twice; alike only in what is mapped they are two
             accepted = accepted.with_columns(__twin__=pl.col(RAW).struct.json_encode().hash())
         return Planned(
-            metrics=self._metrics(accepted),
+            metrics=self._metrics(accepted.with_columns(row_hash=hashed)),
             outcomes=long_outcomes(accepted, self.bound),
             quarantine=self._quarantine(frame),
+            suspects=frame.select(suspect.sum()),
             bound=self.bound,
             warning_names=tuple(name for name, _ in self.warnings),
         )
@@ -658,6 +660,7 @@ class _Planner:
         self.derive.append(instant.alias("extracted_at"))
 
     def _quarantine(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """What is refused, with the first rule that refuses it: asked of these few rows alone."""
         message: pl.Expr = pl.lit(None, dtype=pl.String)
         column: pl.Expr = pl.lit(None, dtype=pl.String)
         rule_name: pl.Expr = pl.lit(None, dtype=pl.String)
@@ -666,7 +669,9 @@ class _Planner:
             message = pl.when(here).then(rule.message).otherwise(message)
             column = pl.when(here).then(pl.lit(rule.column)).otherwise(column)
             rule_name = pl.when(here).then(pl.lit(rule.name)).otherwise(rule_name)
-        return frame.filter(pl.col(CODE).is_not_null()).select(
+        grounds = [pl.when(rule.when).then(pl.lit(number, dtype=pl.Int16)) for number, rule in enumerate(self.rules)]
+        code = pl.coalesce(grounds or [pl.lit(None, dtype=pl.Int16)]).alias(CODE)
+        return (frame.filter(REFUSED).with_columns(code)).select(
             pl.lit(self.feed.sha256).alias("file_sha256"),
             pl.col(ROW).alias("row_number"),
             column.alias("column"),
@@ -675,6 +680,21 @@ class _Planner:
             pl.col(RAW).struct.json_encode().alias("raw"),
             pl.lit(self.mapping.version_text).alias("mapping_version"),
         )
+
+
+MARKED = frozenset(
+    [f"{mark}|{code}" for mark, codes in rmis.SYMBOLS.items() for code in codes]
+    + [f"{code.lower()}|{code}" for code in rmis.CURRENCIES]
+)
+
+
+def _contradicts(pairs: pl.Series) -> pl.Series:
+    """Whether a sign beside a money cell does not belong to the currency; mostly there is no sign at all."""
+    mark = pairs.struct.field("mark")
+    if mark.null_count() == len(mark):
+        return pl.repeat(value=False, n=len(mark), dtype=pl.Boolean, eager=True)
+    both = mark + "|" + pairs.struct.field("currency").fill_null("?")
+    return mark.is_not_null() & ~both.is_in(sorted(MARKED)).fill_null(value=False)
 
 
 def _examine_known(codes: pl.Series, declared: identifiers.Declared, repair: bool, nulls: tuple[str, ...]) -> pl.Series:
@@ -746,7 +766,7 @@ def plan(feed: Feed, bound: Bound, context: Context, short: pl.Series | None = N
         feed: the file as text columns.
         bound: the mapping tied to the feed's headers.
         context: extract time, period, retailer.
-        short: numbers of records with too few cells (``suspects`` says whether to look for them).
+        short: numbers of records with too few cells (``Planned.suspects`` says whether to look for them).
 
     Raises:
         BadInput: a value the mapping takes from title lines, file name or header is not there.
@@ -838,8 +858,10 @@ def run(
     with tempfile.TemporaryDirectory(prefix=".rmn-", dir=out) as folder:
         work = Path(folder)
         try:
-            planned = plan(feed, bound, context, _short(feed, bound))
-            _write(planned, work)
+            planned = plan(feed, bound, context)
+            if _write(planned, work) and len(short := feed.short_rows()):
+                planned = plan(feed, bound, context, short)
+                _write(planned, work)
             merged = _settle_duplicates(work, mapping, feed)
             report = summarize(work, feed, planned, context, merged)
         except pl.exceptions.PolarsError as error:
@@ -859,29 +881,16 @@ def run(
     return report
 
 
-def _short(feed: Feed, bound: Bound) -> pl.Series:
-    """Numbers of short records; looked for only where the last column is empty somewhere."""
-    if not feed.ragged:
-        return pl.Series([], dtype=pl.Int64)
-    suspects = (
-        drop_what_is_no_data(feed, bound)
-        .filter(pl.col(feed.headers[-1]).fill_null("") == "")
-        .select(pl.len())
-        .collect(engine="streaming")
-        .item()
-    )
-    return feed.short_rows() if suspects else pl.Series([], dtype=pl.Int64)
-
-
-def _write(planned: Planned, work: Path) -> None:
-    """One pass over the file feeds all three sinks."""
+def _write(planned: Planned, work: Path) -> bool:
+    """One pass over the file feeds all sinks; returns whether a row may have too few cells (its last one is empty)."""
     options: dict[str, Any] = {"lazy": True, "compression": "zstd", "compression_level": 1, "statistics": False}
     sinks = [
         planned.metrics.sink_parquet(work / "metrics.parquet", **options),
         planned.outcomes.sink_parquet(work / "outcomes.parquet", **options),
         planned.quarantine.sink_parquet(work / "quarantine.parquet", **options),
     ]
-    pl.collect_all([sink for sink in sinks if sink is not None], engine="streaming")
+    *_, suspects = pl.collect_all([*[sink for sink in sinks if sink is not None], planned.suspects], engine="streaming")
+    return bool(suspects.item())
 
 
 def _settle_duplicates(work: Path, mapping: MappingFile, feed: Feed) -> int:

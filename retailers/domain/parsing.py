@@ -61,7 +61,7 @@ def numbers(text: pl.Series, style: NumberStyle, nulls: tuple[str, ...] = ("",))
     )
     mark = pl.repeat(None, size, dtype=pl.String, eager=True)
     bad = pl.repeat(value=False, n=size, dtype=pl.Boolean, eager=True)
-    left = value.is_null() & text.is_not_null()
+    left = _left(value, text, nulls)
     if left.any():
         where = left.arg_true()
         cells, empty = _trim(text.filter(left), nulls)
@@ -76,7 +76,7 @@ def counts(text: pl.Series, style: NumberStyle, nulls: tuple[str, ...] = ("",)) 
     size = len(text)
     value = text.cast(pl.Int64, strict=False) if style.unit == 1 else pl.repeat(None, size, dtype=pl.Int64, eager=True)
     bad = pl.repeat(value=False, n=size, dtype=pl.Boolean, eager=True)
-    left = value.is_null() & text.is_not_null()
+    left = _left(value, text, nulls)
     if left.any():
         where = left.arg_true()
         found = numbers(text.filter(left), style, nulls).struct.unnest()
@@ -103,6 +103,14 @@ def hours(text: pl.Series, nulls: tuple[str, ...] = ("",)) -> pl.Series:
         .otherwise(number % 12 + pl.when(half == "p").then(12).otherwise(0))
     )
     return frame.select(value=number, bad=number.is_null() & ~pl.col("empty")).to_struct(text.name)
+
+
+def _left(value: pl.Series, text: pl.Series, nulls: tuple[str, ...]) -> pl.Series:
+    """Cells that did not read at once; what is plainly empty needs no second look."""
+    if not value.null_count():
+        return pl.repeat(value=False, n=len(value), dtype=pl.Boolean, eager=True)
+    left = value.is_null() & text.is_not_null()
+    return left & (text != "") if "" in nulls else left
 
 
 def _trim(text: pl.Series, nulls: tuple[str, ...]) -> tuple[pl.Series, pl.Series]:

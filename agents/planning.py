@@ -444,7 +444,7 @@ def _read_metrics(step: AgentStep, asked: tools.ReadMetrics) -> Any:
             "spend": None if part.spend is None else float(part.spend),
             "clicks": part.clicks,
         }
-        for part in rows.counted_once().slices()
+        for part in rows.slices(once=True)
     ]
 
 

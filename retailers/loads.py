@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from retailers.domain import rmis
+from retailers.domain import reconcile, rmis
 from retailers.domain.mapping import MappingFile
 from retailers.models import Brand, FeedLoad, MetricOutcome, MetricRevision, PerformanceMetric, QuarantinedRow
 from rmn.lib.errors import BadInput
@@ -42,6 +42,7 @@ COLUMNS = (
     "extracted_at",
     "is_final",
     "spend_assumed",
+    "report",
 )
 OUTCOME_COLUMNS = ("row_key", "metric", "window_days", "interaction", "model", "scope", "sales_channel", "value")
 
@@ -83,9 +84,10 @@ def upsert(folder: Path, load: FeedLoad, mapping: MappingFile) -> dict[str, int]
     Raises:
         BadInput: rows without a period cannot stand in a time series.
     """
-    metrics = _metrics(folder, mapping)
-    if metrics.select(pl.col("period_start").is_null().any()).collect(engine="streaming").item():
+    undated = pl.scan_parquet(folder / "metrics.parquet").select(pl.col("period_start").is_null().any())
+    if undated.collect(engine="streaming").item():
         raise BadInput(f"{load.file_name}: the report carries no date; say which days it covers (--period START:END)")
+    metrics = _metrics(folder, load, mapping)
     with transaction.atomic():
         counts = _copy(metrics, folder, load) if connection.vendor == "postgresql" else _batches(metrics, folder, load)
         counts["removed"] = _remove_strays(metrics, load, mapping)
@@ -96,11 +98,14 @@ def upsert(folder: Path, load: FeedLoad, mapping: MappingFile) -> dict[str, int]
     return counts
 
 
-def _metrics(folder: Path, mapping: MappingFile) -> pl.LazyFrame:
-    """The frame in the table's columns: text never null, young rows not final."""
+REPORT = ("network", "account_id", "ad_product", "currency", "grain", "period_start", "period_end", "hourly")
+
+
+def _metrics(folder: Path, load: FeedLoad, mapping: MappingFile) -> pl.LazyFrame:
+    """The frame in the table's columns: text never null, young rows not final, each with its report's number."""
     young = pl.col("period_end") > (pl.col("extracted_at").dt.date() - timedelta(days=mapping.restated_days))
     final = ~young if mapping.restated_days else pl.lit(value=True)
-    return pl.scan_parquet(folder / "metrics.parquet").select(
+    rows = pl.scan_parquet(folder / "metrics.parquet").select(
         "row_key",
         *[pl.col(name).cast(pl.String).fill_null("") if name != "row_number" else pl.col(name) for name in PLAIN],
         "period_start",
@@ -110,7 +115,15 @@ def _metrics(folder: Path, mapping: MappingFile) -> pl.LazyFrame:
         "extracted_at",
         final.alias("is_final"),
         pl.lit(bool(mapping.spend_assumed)).alias("spend_assumed"),
+        pl.col("hour").is_not_null().alias("hourly"),
     )
+    told = rows.select(REPORT).unique().collect(engine="streaming")
+    numbers = [
+        reconcile.report_number((load.retailer_id, *where, load.brand_id), grain, start, end, hourly)
+        for *where, grain, start, end, hourly in told.iter_rows()
+    ]
+    known = told.with_columns(pl.Series("report", numbers, dtype=pl.Int64)).lazy()
+    return rows.join(known, on=REPORT, how="left").drop("hourly")
 
 
 def _outcomes(folder: Path) -> pl.LazyFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -352,10 +352,20 @@ class FeedLoad(Run):
         return f"{self.file_name} ({self.mapping_version or 'no mapping'})"
 
 
-ACCOUNT = ("retailer", "network", "account_id", "ad_product", "currency")  # whose money it is
+ACCOUNT = ("retailer", "network", "account_id", "ad_product", "currency", "brand")  # whose money it is
+
+
+def one_of(column: str, numbers: Iterable[int]) -> models.Func:
+    """Whether a column of whole numbers is one of these: written out, so that no engine's count of parameters ends it."""
+    shown = ",".join(map(str, sorted(numbers))) or "NULL"
+    return models.Func(
+        models.F(column), template=f"%(expressions)s IN ({shown})", output_field=models.BooleanField()
+    )
 
 
 class PerformanceMetricQuerySet(TenantQuerySet):
+    _told: dict[reconcile.Report, reconcile.Sums] | None = None  # a clone asks anew
+
     def at_grain(self, grain: str) -> PerformanceMetricQuerySet:
         """Rows of ONE grain: the same money arrives in several reports, and only one of them is added."""
         return self.filter(grain=grain)
@@ -363,65 +373,62 @@ class PerformanceMetricQuerySet(TenantQuerySet):
     def between(self, start: Any, end: Any) -> PerformanceMetricQuerySet:
         return self.filter(period_start__gte=start, period_end__lte=end)
 
-    def slices(self) -> list[reconcile.Slice]:
-        """What each grain says of each account, to choose one and to compare them."""
-        scope = ("retailer__slug", "network", "account_id", "ad_product", "currency")
-        sums = (
-            self.order_by()
-            .values(*scope, "grain")
-            .annotate(
-                rows=models.Count("pk"),
-                spend_sum=models.Sum("spend"),
-                click_sum=models.Sum("clicks"),
-                impression_sum=models.Sum("impressions"),
-            )
-        )
+    def told(self) -> dict[reconcile.Report, reconcile.Sums]:
+        """Which grains tell of which periods of each account, and their sums: one grouped query, kept on this queryset."""
+        if self._told is None:
+            sums = {
+                one: reconcile.Sums([number], rows, spend, clicks, impressions)
+                for number, one, rows, spend, clicks, impressions in self.order_by()
+                .values_list("report")
+                .annotate(
+                    models.Min("pk"), models.Count("pk"), models.Sum("spend"), models.Sum("clicks"), models.Sum("impressions")
+                )
+            }  # fmt: skip
+            told: dict[reconcile.Report, reconcile.Sums] = {}
+            names = ("pk", *ACCOUNT, "grain", "period_start", "period_end", "hour")
+            for pk, *where, grain, start, end, hour in (
+                self.model.objects.filter(one_of("pk", sums)).order_by("pk").values_list(*names)
+            ):
+                spends = sums[pk].spend is not None
+                report = reconcile.Report(tuple(where), grain, start, end, spends, hour is not None)
+                told.setdefault(report, reconcile.Sums([])).add(sums[pk])
+            self._told = told
+        return self._told
+
+    def slices(self, *, once: bool = False) -> list[reconcile.Slice]:
+        """What each grain says of each account, to compare them; ``once``: of the rows that are counted."""
+        told = self.told()
+        slugs = dict(Retailer.objects.filter(pk__in={report.where[0] for report in told}).values_list("pk", "slug"))
+        sums: dict[tuple[Any, ...], reconcile.Sums] = {}
+        for report in sorted(reconcile.counted(told) if once else told, key=lambda one: (str(one.where), one.grain)):
+            sums.setdefault((report.where, report.grain), reconcile.Sums([])).add(told[report])
         return [
             reconcile.Slice(
-                tuple(row[name] for name in scope),
-                row["grain"],
-                row["rows"],
-                row["spend_sum"],
-                row["click_sum"],
-                row["impression_sum"],
+                (slugs[where[0]], *where[1:]), grain, sum_of.rows, sum_of.spend, sum_of.clicks, sum_of.impressions
             )
-            for row in sums
+            for (where, grain), sum_of in sums.items()
         ]
 
     def reports(self) -> list[reconcile.Report]:
-        """Which grains tell of which periods of each account: one grouped query, no row is read."""
-        hourly = models.Case(models.When(hour__isnull=False, then=1), default=0)
-        found = (
-            self.order_by()
-            .annotate(hourly=hourly)
-            .values_list(*ACCOUNT, "grain", "period_start", "period_end", "hourly")
-        )
-        return [
-            reconcile.Report(tuple(where), grain, start, end, spends > 0, bool(hours))
-            for *where, grain, start, end, hours, spends in found.annotate(spends=models.Count("spend"))
-        ]
+        """Which grains tell of which periods of each account."""
+        return list(self.told())
 
     def counted_once(self) -> PerformanceMetricQuerySet:
-        """Rows of one grain per retailer, network, account, ad product, currency and day: money counts once."""
-        reports = self.reports()
-        counted = reconcile.counted(reports)
-        groups: dict[tuple[Any, ...], list[reconcile.Report]] = {}
-        for report in reports:
-            groups.setdefault((*report.where, report.grain, report.hourly), []).append(report)
-        kept = Q(pk__in=[])
-        for (*where, grain, hourly), told in groups.items():
-            mine = [report for report in told if report in counted]
-            if not mine:
-                continue
-            rows = Q(**dict(zip(ACCOUNT, where, strict=True)), grain=grain, hour__isnull=not hourly)
-            if len(mine) < len(told):
-                starts, ends = {report.start for report in mine}, {report.end for report in mine}
-                rows &= Q(period_start__in=sorted(starts), period_end__in=sorted(ends))
-                for report in told:  # one that begins with a counted period and ends with a later one
-                    if report not in counted and report.start in starts and report.end in ends:
-                        rows &= ~Q(period_start=report.start, period_end=report.end)
-            kept |= rows
-        return self.filter(kept)
+        """Rows of one grain per brand, retailer, network, account, ad product, currency and day: money counts once."""
+        told = self.told()
+        counted = reconcile.counted(told)
+        kept = [number for report in counted for number in told[report].numbers]
+        left = [number for report in told if report not in counted for number in told[report].numbers]
+        if not left:
+            return self.all()
+        return self.filter(one_of("report", kept) if len(kept) <= len(left) else ~Q(one_of("report", left)))
+
+    def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        """As ever, each row with the number of its report."""
+        objs = list(objs)
+        for row in objs:
+            row.report = row.report_number()
+        return super().bulk_create(objs, *args, **kwargs)
 
 
 class PerformanceMetric(Owned):
@@ -464,6 +471,7 @@ class PerformanceMetric(Owned):
     mapping_version = models.CharField(max_length=140)
     extracted_at = models.DateTimeField()
     loaded_at = models.DateTimeField(auto_now=True)
+    report = models.BigIntegerField(editable=False)  # rows of one account, grain and period share it; see reconcile
 
     objects = PerformanceMetricQuerySet.as_manager()
 
@@ -477,10 +485,21 @@ class PerformanceMetric(Owned):
         indexes = [
             models.Index(fields=["brand", "retailer", "grain", "period_start"], name="metric_by_grain_and_day"),
             models.Index(fields=["brand", "campaign_id", "period_start"], name="metric_by_campaign"),
+            models.Index(fields=["brand", "report"], name="metric_by_report"),
         ]
 
     def __str__(self) -> str:
         return f"{self.grain} {self.campaign_id} {self.period_start}"
+
+    def report_number(self) -> int:
+        where = (self.retailer_id, self.network, self.account_id, self.ad_product, self.currency, self.brand_id)
+        return reconcile.report_number(where, self.grain, self.period_start, self.period_end, self.hour is not None)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.report = self.report_number()
+        if kwargs.get("update_fields") is not None:
+            kwargs["update_fields"] = {*kwargs["update_fields"], "report"}
+        super().save(*args, **kwargs)
 
 
 class MetricOutcome(models.Model):

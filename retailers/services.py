@@ -170,10 +170,10 @@ def dismiss(row: QuarantinedRow) -> QuarantinedRow:
 
 def summary(metrics: Any) -> dict[str, Any]:
     """Totals of metrics that count no cent twice and add no two currencies, and where grains disagree."""
-    counted = metrics.counted_once().slices()
+    counted = metrics.slices(once=True)
     totals: dict[str, dict[str, Any]] = {}
     for part in counted:
-        here = totals.setdefault(part.where[-1], {"rows": 0, "impressions": None, "clicks": None, "spend": None})
+        here = totals.setdefault(part.where[4], {"rows": 0, "impressions": None, "clicks": None, "spend": None})
         here["rows"] += part.rows
         for name in ("impressions", "clicks", "spend"):
             value = getattr(part, name)

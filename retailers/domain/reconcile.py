@@ -6,6 +6,8 @@ same money, so a total takes ONE of them. Comparing them is the best check a use
 
 from __future__ import annotations
 
+import hashlib
+import json
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
@@ -37,8 +39,8 @@ class Slice:
     """What one grain says of one account and ad product in one currency.
 
     Attributes:
-        where: (retailer, network, account, ad product, currency), the scope within which grains are
-            views of the same money.
+        where: (retailer, network, account, ad product, currency, brand), the scope within which grains
+            are views of the same money.
         spend, clicks, impressions: sums over the slice; None where the report has no such column.
     """
 
@@ -75,6 +77,34 @@ class Report:
     def weakness(self) -> tuple[bool, bool]:
         """How little it can stand for the whole; False before True."""
         return not self.spends, self.grain in PARTIAL
+
+
+def report_number(where: tuple[object, ...], grain: str, start: date, end: date, hourly: bool) -> int:
+    """The number that rows of one report share: 62 bits of the SHA-256 of what ``Report`` says, spend apart.
+
+    Rows are grouped by it in place of nine columns, which takes a tenth of the time.
+    """
+    said = json.dumps([*map(str, where), grain, str(start), str(end), hourly])
+    return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "big") >> 2
+
+
+@dataclass
+class Sums:
+    """What a report adds up to, and the numbers its rows go by."""
+
+    numbers: list[int]
+    rows: int = 0
+    spend: Decimal | None = None
+    clicks: int | None = None
+    impressions: int | None = None
+
+    def add(self, other: Sums) -> None:
+        self.numbers += other.numbers
+        self.rows += other.rows
+        for name in ("spend", "clicks", "impressions"):
+            more, mine = getattr(other, name), getattr(self, name)
+            if more is not None:
+                setattr(self, name, more if mine is None else mine + more)
 
 
 @dataclass(frozen=True)

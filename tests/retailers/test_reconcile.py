@@ -148,11 +148,23 @@ def test_reports_of_several_grains_over_random_days_add_up_to_what_was_truly_spe
     assert {row["currency"]: row["spend"] for row in sums} == true
 
 
-def test_choosing_asks_the_database_once_however_many_the_rows(people: People, django_assert_num_queries: Any):
+def test_choosing_groups_the_rows_once_however_often_it_is_asked(people: People, django_assert_num_queries: Any):
     rows, _ = rows_of(people, random.Random(3))
     PerformanceMetric.objects.bulk_create(rows)
-    with django_assert_num_queries(2):  # which periods there are, and the sum
-        PerformanceMetric.objects.filter(brand=people.brand).counted_once().aggregate(Sum("spend"))
+    metrics = PerformanceMetric.objects.filter(brand=people.brand)
+    with django_assert_num_queries(4):  # sums by report, which reports they are, the retailers' names, and the sum
+        counted = metrics.slices(once=True)
+        assert metrics.reports()
+        spent = metrics.counted_once().aggregate(spend=Sum("spend"))["spend"]
+    assert sum(part.spend or 0 for part in counted) == spent
+
+
+def test_one_brands_campaign_report_does_not_stand_for_anothers_keywords(people: People):
+    for brand, grain in ((people.brand, "campaign"), (people.other, "keyword")):
+        PerformanceMetricFactory(brand=brand, retailer=people.retailer, grain=grain, spend=Decimal(10))
+    metrics = PerformanceMetric.objects.all()
+    assert metrics.counted_once().aggregate(spend=Sum("spend"))["spend"] == 20
+    assert services.summary(metrics)["disagreements"] == []
 
 
 def test_days_that_only_the_keyword_report_has_are_in_the_summary_and_a_weekly_report_beside_is_named(people: People):

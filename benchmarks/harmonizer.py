@@ -178,7 +178,13 @@ def pandas(source: Path, out: Path) -> int:
     }
     frame["warnings"] = reduce(add, [np.where(flag, f"{name},", "").astype(object) for name, flag in flags.items()])
     whole = reduce(add, [',"' + name + '":"' + text[name] + '"' for name in key], '{"grain":"search_term"') + "}"
-    values = reduce(add, [frame[name].astype("string[pyarrow]").fillna("").astype(object) + "|" for name in (*counts, *money, *outcomes)])
+    values = reduce(
+        add,
+        [
+            frame[name].astype("string[pyarrow]").fillna("").astype(object) + "|"
+            for name in (*counts, *money, *outcomes)
+        ],
+    )
     frame["row_key"] = [sha256(one.encode()).hexdigest() for one in whole]
     frame["row_hash"] = [sha256(one.encode()).hexdigest() for one in values]
     raw[rule != 0].to_parquet(out / "quarantine.parquet")

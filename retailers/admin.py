@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.contrib.filters.admin import RangeDateFilter
 from unfold.decorators import display
 
-from retailers import audit, services, webhooks
+from retailers import audit, catalogue, services, webhooks
 from retailers.domain import reconcile
 from retailers.forms import WebhookForm
 from retailers.models import (
@@ -92,13 +92,49 @@ class SKUAdmin(EditableAdmin):
     list_filter = ["brand", "category", "is_active"]
     search_fields = ["name", "sku", "gtin14"]
 
+    def has_import_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
+        """Products come in by the upload page, which tries their check digits and shows what would change."""
+        return False
+
 
 @admin.register(ProductIdentifier)
-class ProductIdentifierAdmin(ConsoleAdmin):
+class ProductIdentifierAdmin(Audited, ConsoleAdmin):
+    """The crosswalk; numbers that two products claim wait here for a person."""
+
     list_display = ["value", "kind", "product", "retailer", "source", "confidence", "in_conflict"]
     list_filter = ["in_conflict", "kind", "brand"]
-    search_fields = ["value", "product__name"]
+    list_select_related = ["product", "retailer"]
+    search_fields = ["value", "product__name", "product__sku"]
     autocomplete_fields = ["product", "retailer"]
+    readonly_fields = ["in_conflict"]
+    ordering = ["value", "product"]
+    actions = ["keep", "pack", "drop"]
+
+    def save_model(self, request: HttpRequest, obj: ProductIdentifier, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        catalogue.settle(obj.brand, [obj.value])
+
+    @admin.action(description="It is this product's: the others' claims go", permissions=["change"])
+    def keep(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self._settle(request, queryset, "keep", "kept")
+
+    @admin.action(description="A case or pack of it: linked, not merged", permissions=["change"])
+    def pack(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self._settle(request, queryset, "pack", "linked as packs")
+
+    @admin.action(description="It is not this product's", permissions=["change"])
+    def drop(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self._settle(request, queryset, "drop", "dropped")
+
+    def _settle(self, request: HttpRequest, queryset: QuerySet[Any], decision: str, word: str) -> None:
+        rows = list(queryset.select_related("brand", "product"))
+        asked = [(row.brand_id, row.scope, row.kind, row.value) for row in rows]
+        if decision == "keep" and len(set(asked)) < len(asked):
+            self.message_user(request, "Two claims on one number cannot both be kept: choose one.", messages.ERROR)
+            return
+        for row in rows:
+            services.settle_identifier(row, decision, by=request.user)
+        self.message_user(request, f"{len(rows)} claims {word}.")
 
 
 @admin.register(ExchangeRate)

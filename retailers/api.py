@@ -18,8 +18,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from retailers import services, webhooks
+from retailers.domain import catalogue, identifiers, policy
 from retailers.domain import mapping as mappings
-from retailers.domain import policy
 from retailers.models import (
     AuditEntry,
     Brand,
@@ -87,6 +87,12 @@ class SKUSerializer(RowSerializer):
             "facts",
             "is_active",
         ]
+
+    def validate_gtin14(self, value: str) -> str:
+        told = identifiers.examine_one(value) if value else {"valid": True, "gtin14": ""}
+        if not told["valid"]:
+            raise serializers.ValidationError(f"{value}: {told['reason']}.")
+        return str(told["gtin14"])
 
 
 class SKUs(WritableRows):
@@ -190,11 +196,18 @@ class FeedWish(serializers.Serializer):
     brand = Reference(queryset=Brand.objects.all())
     retailer = Reference(queryset=Retailer.objects.all())
     file = serializers.FileField(allow_empty_file=False)
-    mapping = serializers.CharField(help_text="network/report of a shipped mapping, or the id of one of yours")
+    mapping = serializers.CharField(
+        help_text="network/report of a shipped mapping, the id of one of yours, or 'catalogue' for a file of products"
+    )
     as_of = serializers.DateTimeField(required=False)
     period = serializers.RegexField(r"^\d{4}-\d{2}-\d{2}:\d{4}-\d{2}-\d{2}$", required=False)
+    repair = serializers.BooleanField(
+        default=False, help_text="of a catalogue: whether lost zeros and check digits of its numbers may come back"
+    )
 
     def validate_mapping(self, value: str) -> FeedMapping | str:
+        if value == catalogue.NAME:
+            return value
         if mappings.NAME.match(value):
             mappings.shipped(value)
             return value
@@ -233,6 +246,7 @@ class Feeds(ReadOnlyRows):
             mapping=asked["mapping"],
             as_of=asked["as_of"].isoformat() if asked.get("as_of") else None,
             period=asked.get("period"),
+            repair=asked["repair"],
             by=request.user,
         )
         return self.accepted(run)

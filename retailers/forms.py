@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from retailers.domain import catalogue
 from retailers.domain import mapping as mappings
 from retailers.models import Brand, FeedMapping, Retailer, Webhook
 from rmn.lib import outbound
@@ -49,7 +50,7 @@ DRAFT = "draft"
 
 
 class FeedForm(forms.Form):
-    """A report to look at, and then to load."""
+    """A report, or a file of products, to look at and then to load."""
 
     brand = forms.ModelChoiceField(Brand.objects.none())
     retailer = forms.ModelChoiceField(Retailer.objects.none())
@@ -60,6 +61,11 @@ class FeedForm(forms.Form):
     )
     start = forms.DateField(required=False, label="First day", help_text="Only for reports that carry no date")
     end = forms.DateField(required=False, label="Last day")
+    repair = forms.BooleanField(
+        required=False,
+        label="Bring back lost zeros and check digits",
+        help_text="Only for product catalogues; each number that is repaired is listed and marked",
+    )
 
     def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -73,6 +79,7 @@ class FeedForm(forms.Form):
         mapping: Any = self.fields["mapping"]
         mapping.choices = [
             (DRAFT, "Draft one for me"),
+            (catalogue.NAME, "Product catalogue: SKUs and the numbers they go by"),
             ("Yours", [(str(row.uuid), f"{row} ({row.brand})") for row in own.select_related("brand")]),
             ("Shipped", [(name, name) for name in sorted(mappings.shipped_names())]),
         ]

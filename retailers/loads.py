@@ -91,7 +91,7 @@ def upsert(folder: Path, load: FeedLoad, mapping: MappingFile) -> dict[str, int]
     with transaction.atomic():
         counts = _copy(metrics, folder, load) if connection.vendor == "postgresql" else _batches(metrics, folder, load)
         counts["removed"] = _remove_strays(metrics, load, mapping)
-        _quarantine(folder, load)
+        keep_refused(pl.read_parquet(folder / "quarantine.parquet"), load)
         if load.status == load.Status.RUNNING:
             # SQLite has one writer, so nobody could renew meanwhile; who waits to claim the run finds this first
             load.renew()
@@ -352,9 +352,12 @@ def _remove_strays(metrics: pl.LazyFrame, load: FeedLoad, mapping: MappingFile) 
     return len(strays)
 
 
-def _quarantine(folder: Path, load: FeedLoad) -> None:
-    """Keep what was refused; what an earlier mapping refused of this file and this one took is answered."""
-    refused = pl.read_parquet(folder / "quarantine.parquet")
+def keep_refused(refused: pl.DataFrame, load: FeedLoad) -> None:
+    """Keep what was refused; what an earlier mapping refused of this file and this one took is answered.
+
+    Args:
+        refused: row_number, column, rule, message, raw.
+    """
     open_rows = QuarantinedRow.objects.open().filter(
         brand_id=load.brand_id, retailer_id=load.retailer_id, file_sha256=load.file_sha256
     )
@@ -371,7 +374,7 @@ def _quarantine(folder: Path, load: FeedLoad) -> None:
                     brand_id=load.brand_id,
                     retailer_id=load.retailer_id,
                     load=load,
-                    file_sha256=row["file_sha256"],
+                    file_sha256=load.file_sha256,
                     row_number=row["row_number"],
                     column=(row["column"] or "")[:120],
                     rule=row["rule"][:60],

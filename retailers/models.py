@@ -14,8 +14,8 @@ from django.db.models import Q
 from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
+from retailers.domain import identifiers, policy, reconcile
 from retailers.domain import mapping as mappings
-from retailers.domain import policy, reconcile
 from rmn.lib.errors import BadInput
 from rmn.lib.rows import Addressed, Owned, TenantQuerySet, scope_text
 from rmn.lib.runs import Run, RunQuerySet
@@ -180,6 +180,14 @@ class SKUCatalog(Owned):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """A GTIN carries its check digit, whoever typed it."""
+        if self.gtin14:
+            told = identifiers.examine_one(self.gtin14)
+            if not told["valid"]:
+                raise ValidationError({"gtin14": f"{self.gtin14}: {told['reason']}."})
+            self.gtin14 = told["gtin14"]
 
 
 class ProductIdentifier(Owned):
@@ -358,9 +366,7 @@ ACCOUNT = ("retailer", "network", "account_id", "ad_product", "currency", "brand
 def one_of(column: str, numbers: Iterable[int]) -> models.Func:
     """Whether a column of whole numbers is one of these: written out, so that no engine's count of parameters ends it."""
     shown = ",".join(map(str, sorted(numbers))) or "NULL"
-    return models.Func(
-        models.F(column), template=f"%(expressions)s IN ({shown})", output_field=models.BooleanField()
-    )
+    return models.Func(models.F(column), template=f"%(expressions)s IN ({shown})", output_field=models.BooleanField())
 
 
 class PerformanceMetricQuerySet(TenantQuerySet):

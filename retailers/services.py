@@ -20,8 +20,9 @@ from django.db import transaction
 from django.db.models import Count, Max, Q, Sum
 from django.utils import timezone
 
-from retailers import loads, webhooks
+from retailers import audit, catalogue, loads, webhooks
 from retailers.connectors.files import open_feed
+from retailers.domain import catalogue as products
 from retailers.domain import harmonizer, infer, policy, reconcile
 from retailers.domain import mapping as mappings
 from retailers.domain.harmonizer import text_of
@@ -57,27 +58,31 @@ def wish_for_load(
     by: Any = None,
     as_of: str | None = None,
     period: str | None = None,
+    repair: bool = False,
 ) -> FeedLoad:
     """Record a load with its file kept; nothing is queued yet.
 
     Args:
-        mapping: a stored mapping, the name of a shipped one, or the text of one.
+        mapping: a stored mapping, the name of a shipped one, or the text of one; 'catalogue' for a
+            file of products.
         as_of: when the numbers were taken, ISO 8601; else the file says.
         period: START:END for reports without a date.
+        repair: whether lost zeros and check digits of a catalogue's numbers may come back.
     """
+    is_catalogue = mapping == products.NAME
     text = mapping if isinstance(mapping, str) and "\n" in mapping else ""
     parsed = mappings.parse(text) if text else None
-    if isinstance(mapping, str) and not text:
+    if isinstance(mapping, str) and not text and not is_catalogue:
         parsed = mappings.shipped(mapping)
     path, digest = loads.keep_file(brand, chunks)
-    config: dict[str, Any] = {"as_of": as_of, "period": period}
+    config: dict[str, Any] = {"as_of": as_of, "period": period, "catalogue": is_catalogue, "repair": repair}
     if parsed is not None:
         config |= {"mapping": parsed.mapping, "yaml": text}
     return FeedLoad.objects.create(
         brand=brand,
         retailer=retailer,
         mapping=mapping if isinstance(mapping, FeedMapping) else None,
-        mapping_version=parsed.version_text if parsed is not None else "",
+        mapping_version=parsed.version_text if parsed is not None else products.VERSION if is_catalogue else "",
         file_name=Path(file_name).name[:240],
         file_path=path,
         file_sha256=digest,
@@ -409,6 +414,62 @@ def look_at(
 
 
 LOOKED_AT = 50_000  # rows of a preview
+
+
+def look_at_catalogue(path: Path, name: str, *, brand: Brand, retailer: Retailer, repair: bool) -> dict[str, Any]:
+    """What a kept product file would change, nothing written: the load's report with samples before and after.
+
+    Raises:
+        BadInput: it is no product file, or hardly a row of it can be taken.
+    """
+    found = catalogue.read(path, name, brand, retailer, repair=repair)
+    catalogue.refuse_if_wrong(found, name)
+    changes = catalogue.compare(brand, found)
+    conflicts = catalogue.disputed(brand, found.claims)
+    return catalogue.told(found, changes, len(conflicts)) | {
+        "disputed": [vars(one) for one in conflicts[:50]],
+        "refused": found.refused[:5],
+        "columns": found.columns,
+        "samples": [
+            {"row_number": one.row_number, "before": one.raw, "after": {"sku": one.sku, **one.values}}
+            for one in found.products[:5]
+        ],
+    }
+
+
+@transaction.atomic
+def settle_identifier(row: ProductIdentifier, decision: str, *, by: Any) -> None:
+    """A person's word on a disputed number.
+
+    Args:
+        decision: 'keep' (it is this product's, the others' claims go), 'pack' (this product is in it:
+            a case or multipack, linked and not merged), 'drop' (it is not this product's).
+    """
+    same = ProductIdentifier.objects.filter(brand=row.brand, scope=row.scope, kind=row.kind, value=row.value)
+    if decision == "keep":
+        same.exclude(pk=row.pk).delete()
+        same.filter(pk=row.pk).update(confidence=1.0, source=f"decided by {by.get_username()}"[:120])
+    elif decision == "pack":
+        case = ProductIdentifier.Kind.CASE
+        twin = ProductIdentifier.objects.filter(
+            brand=row.brand, scope=row.scope, kind=case, value=row.value, product=row.product
+        )
+        if twin.exists():
+            same.filter(pk=row.pk).delete()
+        else:
+            same.filter(pk=row.pk).update(kind=case, source=f"decided by {by.get_username()}"[:120])
+    elif decision == "drop":
+        same.filter(pk=row.pk).delete()
+    else:
+        raise BadInput(f"{decision!r}: one of keep, pack, drop")
+    audit.record(
+        brand=row.brand,
+        actor=by.get_username(),
+        action=f"identifier {decision}",
+        subject=row,
+        payload={"kind": row.kind, "value": row.value, "scope": row.scope, "sku": row.product.sku},
+    )
+    catalogue.settle(row.brand, [row.value])
 
 
 def draft_mapping(path: Path, name: str, network: str) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from celery import shared_task
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
-from retailers import loads, watching, webhooks
+from retailers import catalogue, loads, watching, webhooks
 from retailers.connectors.files import open_feed
 from retailers.domain import harmonizer
 from retailers.domain import mapping as mappings
@@ -35,9 +36,11 @@ def load_feed(run_id: str) -> None:
 
 def ingest(run: FeedLoad, out: Path) -> dict[str, Any]:
     """The work of one load, inside ``run.tracked()``; returns the report with what the load changed."""
-    mapping = mapping_of(run)
     path = stored(run)
     run.report(0.05, "Reading the file")
+    if run.config.get("catalogue"):
+        return catalogue.ingest(run, path)
+    mapping = mapping_of(run)
     with open_feed(path, mapping.dialect, mapping.wanted) as feed:
         report = harmonizer.run(
             feed,
@@ -48,7 +51,9 @@ def ingest(run: FeedLoad, out: Path) -> dict[str, Any]:
             name=run.file_name,
         )
     run.report(0.5, f"{report['rows_accepted']:,} rows to load, {report['rows_quarantined']:,} in quarantine")
-    report["load"] = loads.upsert(out, run, mapping)
+    with transaction.atomic():
+        report["load"] = loads.upsert(out, run, mapping)
+        report["conflicts"] = len(catalogue.link(out, run, mapping))
     loads.record(run, report)
     return report
 

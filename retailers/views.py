@@ -23,6 +23,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from retailers import charts, loads, services
+from retailers.domain import catalogue
 from retailers.domain import mapping as mappings
 from retailers.forms import DRAFT, FeedForm
 from retailers.models import (
@@ -242,9 +243,10 @@ def upload(request: StaffRequest) -> HttpResponseBase:
     try:
         path, digest = loads.keep_file(wish["brand"], wish["file"].chunks())
         chosen = wish["mapping"]
+        text = ""
         if chosen == DRAFT:
             text = services.draft_mapping(Path(settings.MEDIA_ROOT) / path, name, wish["retailer"].network)
-        else:
+        elif chosen != catalogue.NAME:
             text = _text_of(request, chosen)
     except RmnError as error:
         form.add_error("file", str(error))
@@ -258,7 +260,10 @@ def upload(request: StaffRequest) -> HttpResponseBase:
         "mapping": "" if chosen == DRAFT else chosen,
         "as_of": (wish["as_of"] or timezone.now()).isoformat() if wish["as_of"] else None,
         "period": f"{wish['start']}:{wish['end']}" if wish["start"] else None,
+        "repair": wish["repair"],
     }
+    if chosen == catalogue.NAME:
+        return _preview_catalogue(request, kept, wish["brand"], wish["retailer"])
     return _preview(request, kept, text)
 
 
@@ -280,11 +285,16 @@ def check_upload(request: StaffRequest) -> HttpResponseBase:
     retailer = get_object_or_404(Retailer.objects.visible_to(request.user), uuid=kept["retailer"])
     _may_change(request, brand)
     text = request.POST.get("text", "").replace("\r\n", "\n")[: mappings.MAX_MAPPING_BYTES]
+    is_catalogue = kept["mapping"] == catalogue.NAME
+    if is_catalogue:
+        kept["repair"] = bool(request.POST.get("repair"))
     if request.POST.get("do") != "load":
-        return _preview(request, kept, text)
+        return _preview_catalogue(request, kept, brand, retailer) if is_catalogue else _preview(request, kept, text)
     mapping: FeedMapping | str = kept["mapping"]
     try:
-        if not mapping or text.strip() != _text_of(request, kept["mapping"]).replace("\r\n", "\n").strip():
+        if is_catalogue:
+            pass
+        elif not mapping or text.strip() != _text_of(request, kept["mapping"]).replace("\r\n", "\n").strip():
             mapping = services.keep_mapping(brand=brand, retailer=retailer, text=text, by=request.user)
         elif not mappings.NAME.match(kept["mapping"]):
             mapping = get_object_or_404(FeedMapping.objects.visible_to(request.user), uuid=kept["mapping"])
@@ -297,9 +307,12 @@ def check_upload(request: StaffRequest) -> HttpResponseBase:
                 mapping=mapping,
                 as_of=kept["as_of"],
                 period=kept["period"],
+                repair=kept["repair"],
                 by=request.user,
             )
     except (RmnError, OSError) as error:
+        if is_catalogue:
+            return _preview_catalogue(request, kept, brand, retailer, str(error))
         return _preview(request, kept, text, str(error))
     return redirect(run.get_absolute_url())
 
@@ -341,6 +354,38 @@ def _preview(request: StaffRequest, kept: dict[str, Any], text: str, problem: st
         "lint": [] if problem or marks else mappings.lint(mappings.parse(text)),
     }
     return render(request, "retailers/upload_check.html", context, status=422 if problem else 200)
+
+
+def _preview_catalogue(
+    request: StaffRequest, kept: dict[str, Any], brand: Brand, retailer: Retailer, problem: str = ""
+) -> HttpResponseBase:
+    """What a product file would change, before anything is written."""
+    report: dict[str, Any] = {}
+    try:
+        if not problem:
+            path = Path(settings.MEDIA_ROOT) / kept["path"]
+            report = services.look_at_catalogue(
+                path, kept["name"], brand=brand, retailer=retailer, repair=kept["repair"]
+            )
+    except (BadInput, OSError) as error:
+        problem = str(error)
+    samples = [
+        {
+            "number": sample["row_number"],
+            "before": [(name, value) for name, value in sample["before"].items() if value],
+            "after": [(name, value) for name, value in sample["after"].items() if value not in (None, "")],
+        }
+        for sample in report.get("samples", [])
+    ]
+    context = {
+        "kept": kept,
+        "signed": signing.dumps(kept, salt="feed"),
+        "brand": brand,
+        "problem": problem,
+        "report": report,
+        "samples": samples,
+    }
+    return render(request, "retailers/catalogue_check.html", context, status=422 if problem else 200)
 
 
 # -- quarantine

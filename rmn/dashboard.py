@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from agents.models import Adapter, AgentRun, Forecast
 from campaigns.models import BudgetPlan, Experiment, Recommendation
-from retailers.models import Brand, FeedLoad, MetricOutcome, PerformanceMetric, QuarantinedRow
+from retailers.models import Brand, FeedLoad, MetricOutcome, PerformanceMetric, ProductIdentifier, QuarantinedRow
 from rmn.lib import charts, runs
 from rmn.lib.charts import Picture
 from rmn.models import BrandFigures
@@ -64,6 +64,7 @@ def waiting(user: Any) -> list[Waiting]:
     plans = BudgetPlan.objects.visible_to(user).awaiting_approval()
     goals = AgentRun.objects.visible_to(user).awaiting_approval()
     rows = QuarantinedRow.objects.visible_to(user).open()
+    disputed = ProductIdentifier.objects.visible_to(user).filter(in_conflict=True)
     proofs = Recommendation.objects.visible_to(user).needing_proof()
     gate = Adapter.objects.visible_to(user).at_the_gate()
     due = Forecast.objects.visible_to(user).due(now.date())
@@ -72,6 +73,11 @@ def waiting(user: Any) -> list[Waiting]:
         Waiting(plans.count(), "budget plans to approve", _list(BudgetPlan, waits="approval")),
         Waiting(goals.count(), "plans of agents that ask", _list(AgentRun, waits="approval")),
         Waiting(rows.count(), "rows in quarantine", _list(QuarantinedRow, status__exact="open")),
+        Waiting(
+            disputed.count(),
+            "product numbers that two products claim",
+            _list(ProductIdentifier, in_conflict__exact="1"),
+        ),
         Waiting(proofs.count(), "texts that need proof", _list(Recommendation, policy="needs_proof")),
         Waiting(gate.count(), "adapters that serve nowhere yet", _list(Adapter, waits="gate")),
         Waiting(due.count(), "forecasts due", _list(Forecast, waits="due")),

@@ -669,7 +669,9 @@ class _Planner:
             message = pl.when(here).then(rule.message).otherwise(message)
             column = pl.when(here).then(pl.lit(rule.column)).otherwise(column)
             rule_name = pl.when(here).then(pl.lit(rule.name)).otherwise(rule_name)
-        grounds = [pl.when(rule.when).then(pl.lit(number, dtype=pl.Int16)) for number, rule in enumerate(self.rules)]
+        grounds: list[pl.Expr] = [
+            pl.when(rule.when).then(pl.lit(number, dtype=pl.Int16)) for number, rule in enumerate(self.rules)
+        ]
         code = pl.coalesce(grounds or [pl.lit(None, dtype=pl.Int16)]).alias(CODE)
         return (frame.filter(REFUSED).with_columns(code)).select(
             pl.lit(self.feed.sha256).alias("file_sha256"),
@@ -682,19 +684,13 @@ class _Planner:
         )
 
 
-MARKED = frozenset(
-    [f"{mark}|{code}" for mark, codes in rmis.SYMBOLS.items() for code in codes]
-    + [f"{code.lower()}|{code}" for code in rmis.CURRENCIES]
-)
-
-
 def _contradicts(pairs: pl.Series) -> pl.Series:
     """Whether a sign beside a money cell does not belong to the currency; mostly there is no sign at all."""
     mark = pairs.struct.field("mark")
     if mark.null_count() == len(mark):
         return pl.repeat(value=False, n=len(mark), dtype=pl.Boolean, eager=True)
     both = mark + "|" + pairs.struct.field("currency").fill_null("?")
-    return mark.is_not_null() & ~both.is_in(sorted(MARKED)).fill_null(value=False)
+    return mark.is_not_null() & ~both.is_in(sorted(rmis.MARKS)).fill_null(value=False)
 
 
 def _examine_known(codes: pl.Series, declared: identifiers.Declared, repair: bool, nulls: tuple[str, ...]) -> pl.Series:

@@ -11,7 +11,7 @@ circulation numbers, section 2.1), ISBN Users' Manual.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -129,6 +129,12 @@ def examine(codes: pl.Series, declared: Declared = "any", repair: bool = False) 
     ]
     order = pl.concat([long.arg_true(), (~long).arg_true()])
     return pl.concat(parts).gather(order.arg_sort()).alias(codes.name)
+
+
+def examine_one(code: str, declared: Declared = "any") -> dict[str, Any]:
+    """``examine`` of a single code."""
+    found: dict[str, Any] = examine(pl.Series([code]), declared)[0]
+    return found
 
 
 SHORTEST_LONG = 100_000  # below it a number padded with zeros may be a PLU
@@ -333,13 +339,14 @@ def inner_item(gtin14: str) -> str | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """One source says that a product goes by this number."""
+    """One source says that a product goes by this number; ``scope``: at one retailer, or '-' in the world."""
 
     sku: str
     id_type: str
     id_value: str
     source: str
     confidence: float = 1.0
+    scope: str = "-"
 
 
 @dataclass(frozen=True)
@@ -351,6 +358,7 @@ class Conflict:
     skus: tuple[str, ...]
     sources: tuple[str, ...]
     note: str
+    scope: str = "-"
 
 
 def crosswalk(claims: list[Claim]) -> tuple[list[Claim], list[Conflict]]:
@@ -360,12 +368,12 @@ def crosswalk(claims: list[Claim]) -> tuple[list[Claim], list[Conflict]]:
     conflict. One number for two products is one, except where a clearly surer source decides
     (0.2 more confidence).
     """
-    by_number: dict[tuple[str, str], list[Claim]] = {}
+    by_number: dict[tuple[str, str, str], list[Claim]] = {}
     for claim in claims:
-        by_number.setdefault((claim.id_type, claim.id_value), []).append(claim)
+        by_number.setdefault((claim.scope, claim.id_type, claim.id_value), []).append(claim)
     standing: list[Claim] = []
     conflicts: list[Conflict] = []
-    for (id_type, id_value), group in sorted(by_number.items()):
+    for (scope, id_type, id_value), group in sorted(by_number.items()):
         group = sorted(group, key=lambda claim: (-claim.confidence, claim.source, claim.sku))
         skus = tuple(dict.fromkeys(claim.sku for claim in group))
         rivals = [claim for claim in group if claim.sku != group[0].sku]
@@ -374,6 +382,8 @@ def crosswalk(claims: list[Claim]) -> tuple[list[Claim], list[Conflict]]:
             continue
         sources = tuple(dict.fromkeys(claim.source for claim in group))
         conflicts.append(
-            Conflict(id_type, id_value, skus, sources, f"{len(skus)} products claim it; choose one or mark a pack")
+            Conflict(
+                id_type, id_value, skus, sources, f"{len(skus)} products claim it; choose one or mark a pack", scope
+            )
         )
     return standing, conflicts

@@ -404,6 +404,13 @@ SYMBOLS: dict[str, frozenset[str]] = {
 }
 
 
+# "mark|code" of every sign or code that may stand beside money of a currency
+MARKS = frozenset(
+    [f"{mark}|{code}" for mark, codes in SYMBOLS.items() for code in codes]
+    + [f"{code.lower()}|{code}" for code in CURRENCIES]
+)
+
+
 class Record(BaseModel):
     """One row at an edge: unknown keys are refused, text is trimmed."""
 

@@ -83,7 +83,7 @@ def test_an_older_extract_never_overwrites_a_newer_one(brand, retailer):
 
 
 def test_a_file_that_fails_leaves_nothing_behind(brand, retailer, monkeypatch):
-    monkeypatch.setattr("retailers.loads._quarantine", lambda *_: 1 / 0)
+    monkeypatch.setattr("retailers.loads.keep_refused", lambda *_: 1 / 0)
     run = load(brand, retailer, FIRST)
     assert run.status == "failed"
     assert (PerformanceMetric.objects.count(), MetricOutcome.objects.count()) == (0, 0)

@@ -275,6 +275,6 @@ def _link_cases(out: Catalogue, source: str, known: dict[str, str]) -> None:
     items = known | {p.values["gtin14"]: p.sku for p in out.products if "gtin14" in p.values}
     for product in out.products:
         inner = identifiers.inner_item(product.values.get("gtin14", ""))
-        if inner in items and items[inner] != product.sku:
+        if inner and items.get(inner, product.sku) != product.sku:
             out.packs.append((items[inner], product.values["gtin14"], inner))
             out.claims.append(Claim(items[inner], "case", product.values["gtin14"], source, SURE))

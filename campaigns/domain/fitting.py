@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -181,11 +182,11 @@ class _Posterior:
     tests: tuple[LiftTest, ...] = ()
     free_level: bool = False  # a last parameter: ln of the factor by which history overstates
 
-    @property
+    @cached_property
     def unit(self) -> float:
         return float(self.history.spend_D.mean())
 
-    @property
+    @cached_property
     def worth(self) -> float:
         return max(float(self.history.sales_D.mean()), 1e-12)
 
@@ -204,24 +205,24 @@ def _controls(history: History) -> Array:
     return np.stack(columns, 1) if columns else np.zeros((len(history.spend_D), 0))
 
 
-def _residuals(p_P: Array, posterior: _Posterior, a_D: Array) -> Array:
-    """Misfit of history, tests and priors, each in its own standard errors."""
-    history, prior, X = posterior.history, posterior.prior, posterior.controls_DX
-    scale, half = np.exp(p_P[0]) * posterior.worth, np.exp(p_P[1]) * posterior.unit
-    level = np.exp(p_P[-1]) if posterior.free_level else 1.0
-    betas = p_P[3 : 3 + X.shape[1]]
-    model = level * _curve(scale, half, a_D) + p_P[2] * posterior.worth + X @ betas * posterior.worth
+def _residuals(p: Array, posterior: _Posterior, a_D: Array) -> Array:
+    """Misfit of history, tests and priors, each in its own standard errors; of one set of parameters or a row of each."""
+    history, prior, X, worth = posterior.history, posterior.prior, posterior.controls_DX, posterior.worth
+    scale, half = np.exp(p[..., :1]) * worth, np.exp(p[..., 1:2]) * posterior.unit
+    level = np.exp(p[..., -1:]) if posterior.free_level else 1.0
+    betas = p[..., 3 : 3 + X.shape[1]]
+    model = level * _curve(scale, half, a_D) + p[..., 2:3] * worth + betas @ X.T * worth
     noise = posterior.noise * np.sqrt(posterior.inflation) * (DISCOUNT if posterior.free_level else 1.0)
     parts = [(history.sales_D - model) / noise]
     for test in posterior.tests:
         lift = _curve(scale, half, test.spend_to) - _curve(scale, half, test.spend_from)
-        parts.append(np.array([(test.lift - lift) / test.se]))
-    average = p_P[0] - np.log1p(np.exp(p_P[1]))  # ln of the return at the mean spend, relative
-    parts.append(np.array([(p_P[1] - prior.half_mean) / prior.half_sd, (average - prior.rate_mean) / prior.rate_sd]))
-    parts.append(np.concatenate([[p_P[2] / 0.7], betas / 2.0]))
+        parts.append((test.lift - lift) / test.se)
+    average = p[..., :1] - np.log1p(np.exp(p[..., 1:2]))  # ln of the return at the mean spend, relative
+    parts += [(p[..., 1:2] - prior.half_mean) / prior.half_sd, (average - prior.rate_mean) / prior.rate_sd]
+    parts += [p[..., 2:3] / 0.7, betas / 2.0]
     if posterior.free_level:
-        parts.append(np.array([p_P[-1] / 2.0]))
-    return np.concatenate(parts)
+        parts.append(p[..., -1:] / 2.0)
+    return np.concatenate(parts, axis=-1)
 
 
 def _posterior(
@@ -277,7 +278,7 @@ def _draw(posterior: _Posterior, count: int, rng: np.random.Generator) -> Array:
     proposals[:, 2] = np.abs(proposals[:, 2])
     proposals[:, 1] = np.clip(proposals[:, 1], np.log(0.02), np.log(50.0))
     proposals[:, 0] = np.clip(proposals[:, 0], -8.0, 8.0)
-    log_target = np.array([-0.5 * float(np.sum(_residuals(p, posterior, a_D) ** 2)) for p in proposals])
+    log_target = -0.5 * np.sum(_residuals(proposals, posterior, a_D) ** 2, axis=1)
     distance = np.sum((z * stretch) ** 2, axis=1)
     log_weight = log_target + 0.5 * (5 + size) * np.log1p(distance / 5.0)
     weight = np.exp(log_weight - log_weight.max())

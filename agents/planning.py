@@ -12,7 +12,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -38,7 +38,7 @@ from campaigns.models import BudgetPlan, CurveFit, Experiment, Recommendation, R
 from retailers import services as retailers
 from retailers.models import FeedLoad, PerformanceMetric, QuarantinedRow
 from rmn.lib.errors import BadInput, NotConfigured, RmnError
-from rmn.lib.runs import Run
+from rmn.lib.runs import Cancelled, LeaseLost, Run
 
 REPAIRS = 2
 LONGEST = 256  # tokens of a call
@@ -82,6 +82,11 @@ def work(run: AgentRun) -> None:
     except OverLimit as over:
         run.trace = {**run.trace, "limit": str(over)}
         _stop(run, "budget")
+    except (Cancelled, LeaseLost):
+        raise
+    except Exception:
+        _stop(run, "error")
+        raise
     finally:
         run.trace = {**run.trace, "seconds": round(time.monotonic() - started, 3)}
         run.save(update_fields=["trace"])
@@ -204,7 +209,8 @@ def _ask_model(
     number = run.steps.count()
     while number < limits["steps"]:
         run.report(min(number / limits["steps"], 0.95), f"Step {number + 1}")
-        name, arguments, raw, repaired = _next_call(run, client, route, said, limits, started)
+        made = [(one.tool, one.arguments) for one in run.steps.order_by("number") if not one.errors]
+        name, arguments, raw, repaired = _next_call(run, client, route, said, limits, started, made)
         if name in ENDINGS:
             if name == "done":
                 _finish(run)
@@ -228,8 +234,12 @@ def _next_call(
     said: list[dict[str, str]],
     limits: Mapping[str, float],
     started: float,
+    made: Sequence[tuple[str, dict[str, Any]]] = (),
 ) -> tuple[str, dict[str, Any], str, int]:
-    """One valid call of the model's, after at most two repairs; what was wrong is told to it each time."""
+    """One valid call of the model's, after at most two repairs; what was wrong is told to it each time.
+
+    A call that was ``made`` already is wrong too: its result stands, and going round would only use up the steps.
+    """
     errors: list[dict[str, str]] = []
     raw, asked = "", list(said)
     for repaired in range(REPAIRS + 1):
@@ -249,7 +259,10 @@ def _next_call(
             reading = tools.validate(raw, ENDINGS)
             errors = [error.row() for error in reading.errors]
             if len(reading.calls) == 1 and not errors:
-                return reading.calls[0].name, reading.calls[0].arguments, raw, repaired
+                call = (reading.calls[0].name, reading.calls[0].arguments)
+                if call not in made:
+                    return *call, raw, repaired
+                errors = [{"kind": "value_error", "path": "calls[0]", "message": f"step {made.index(call)} did just this, and its result stands: another call, or done"}]  # fmt: skip
             if len(reading.calls) > 1 and not errors:
                 errors = [{"kind": "wrong_count", "path": "calls", "message": "one call at a time"}]
         _note_bad(run, raw, errors)
@@ -312,6 +325,11 @@ def _do(run: AgentRun, step: AgentStep, limits: Mapping[str, float]) -> AgentSte
                 result = DO[step.tool](step, arguments)
         except RmnError as error:
             errors = [{"kind": type(error).__name__, "path": "", "message": str(error)}]
+        except Exception as error:  # the tool itself is broken: its step says so, and the run ends
+            step.errors = [{"kind": type(error).__name__, "path": "", "message": str(error)[:500] or "broke"}]
+            step.seconds, step.finished_at = time.monotonic() - started, timezone.now()
+            step.save()
+            raise
     kept = json.loads(json.dumps(result, default=str))
     waits = tool.effect == "proposes" and not errors
     step.errors, step.result, step.result_digest = errors, kept, _digest(kept)

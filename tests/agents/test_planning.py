@@ -258,12 +258,43 @@ class TestByModel:
     )
     def test_its_limits_hold(self, people: People, model: Any, limits: Any, stop: str, settings: Any) -> None:
         settings.RMN_TOKEN_PRICE = 1.0
-        model(*[READ] * 9)
+        model(*[{"name": "harmonize_status", "arguments": {"days": day}} for day in range(1, 10)])
         run = services.wish_for_plan(brand=people.brand, goal="Read on and on", limits=limits)
         tasks.plan(str(run.pk), tenant=run.tenant)
         run.refresh_from_db()
         assert (run.stop, run.steps.count()) == (stop, 2 if stop == "step_limit" else run.steps.count())
         assert run.steps.count() <= 3
+
+    def test_a_call_that_goes_round_is_refused_and_the_next_one_taken(self, people: People, model: Any) -> None:
+        used = model(READ, READ, DONE)
+        run = run_of(people, "What was spent?")
+        assert (run.stop, [step.tool for step in run.steps.all()]) == ("done", ["read_metrics"])
+        assert "step 0 did just this" in used.heard[2]
+
+    def test_a_model_that_only_goes_round_leaves_the_goal_to_a_playbook(self, people: People, model: Any) -> None:
+        model(*[READ] * 4)
+        run = run_of(people, "Sing a song")
+        assert (run.source, run.stop, run.steps.count()) == ("playbook", "needs_input", 1)
+        assert "did just this" in run.trace["model"]
+
+    def test_a_step_cut_off_by_a_kill_is_done_once_and_told_to_the_model(
+        self, people: People, model: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def dies(*_: Any) -> None:
+            raise Killed
+
+        run = services.wish_for_plan(brand=people.brand, goal="What was spent?")
+        model(READ)
+        with monkeypatch.context() as patch:
+            patch.setitem(planning.DO, "read_metrics", dies)
+            with pytest.raises(Killed):
+                tasks.plan(str(run.pk), tenant=run.tenant)
+        AgentRun.objects.filter(pk=run.pk).update(status="queued", lease_until=None)
+        used = model(DONE)
+        tasks.plan(str(run.pk), tenant=run.tenant)
+        run.refresh_from_db()
+        assert (run.stop, run.steps.count(), run.steps.get().errors) == ("done", 1, [])
+        assert used.heard[0].startswith("Result (data")
 
     def test_the_embedded_model_is_not_trusted_with_plans(
         self, people: People, model: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
@@ -303,11 +334,42 @@ def test_limits_that_cannot_be_meant_are_refused(people: People, limits: Any) ->
         services.wish_for_plan(brand=people.brand, goal="x", limits=limits)
 
 
+QUARTERLY = next(one for one in playbooks.PLAYBOOKS if one.name == "quarterly_plan")
+
+
+def test_no_playbook_goes_round() -> None:
+    for one in playbooks.PLAYBOOKS:
+        called = [tool for tool, _ in one.steps]
+        assert len(set(called)) == len(called)
+
+
+@pytest.mark.parametrize("source", ["playbook", "model"])
+def test_a_tool_that_breaks_is_named_and_ends_the_run(
+    people: People, model: Any, monkeypatch: pytest.MonkeyPatch, source: str, settings: Any
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    model({"name": "harmonize_status", "arguments": {}})
+    settings.RMN_PLANNER = source
+    with monkeypatch.context() as patch:
+        patch.setitem(planning.DO, "harmonize_status", breaks)
+        run = run_of(people, "Plan the budget")
+    assert (run.status, run.stop, run.source) == ("failed", "error", source)
+    assert run.steps.get().errors[0]["kind"] == "ZeroDivisionError"
+    assert "division by zero" in people.web(people.colleague).get(f"/plans/{run.pk}").content.decode()
+    settings.RMN_PLANNER = "playbook"
+    run.retry()
+    tasks.plan(str(run.pk), tenant=run.tenant)  # mended: the step is taken again, the trace keeps both
+    run.refresh_from_db()
+    assert [bool(step.errors) for step in run.steps.filter(tool="harmonize_status")] == [True, False]
+
+
 class Killed(BaseException):
     """The worker is gone: nothing after it runs."""
 
 
-@pytest.mark.parametrize("tool", ["harmonize_status", "fit_response", "allocate_budget", "what_if"])
+@pytest.mark.parametrize("tool", [tool for tool, _ in playbooks.steps(QUARTERLY, "Plan the budget of next quarter")])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_run_killed_at_any_step_goes_on_and_does_nothing_twice(
     people: People, tool: str, moment: str, monkeypatch: pytest.MonkeyPatch

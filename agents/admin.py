@@ -216,7 +216,18 @@ class ApprovalRuleAdmin(EditableAdmin):
 class ApprovalAdmin(ReadOnlyAdmin):
     """Who said what to which proposal."""
 
-    list_display = ["title", "brand", "tool", "outcome", "by", "amount", "currency", "needed", "created_at"]
+    list_display = [
+        "title",
+        "brand",
+        "tool",
+        "outcome",
+        "by",
+        "amount",
+        "currency",
+        "needed",
+        "undone_at",
+        "created_at",
+    ]
     list_filter = ["outcome", "tool", "brand"]
     search_fields = ["title", "note"]
     date_hierarchy = "created_at"

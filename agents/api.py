@@ -168,7 +168,10 @@ class DecisionSerializer(serializers.Serializer):
     adapter = Reference(queryset=Adapter.objects.select_related("brand", "retailer"), required=False)
     agent_run = Reference(queryset=AgentRun.objects.select_related("brand", "retailer"), required=False)
     step = serializers.IntegerField(required=False, min_value=0, help_text="Of a run: that step alone.")
-    outcome = serializers.ChoiceField(choices=["approve", "modify", "reject"])
+    outcome = serializers.ChoiceField(
+        choices=["approve", "modify", "reject", "undo"],
+        help_text="undo takes your own newest word back: for ten minutes, unless its effect has happened.",
+    )
     changes = serializers.DictField(
         required=False, help_text="To modify a plan: total_budget, unavailable, limits {arm: {min, max, fixed}}."
     )
@@ -186,7 +189,7 @@ class ApprovalSerializer(RowSerializer):
 
     class Meta:
         model = Approval
-        fields = ["id", "brand", "tool", "subject", "title", "amount", "currency", "outcome", "by", "note", "changes", "needed", "created_at"]  # fmt: skip
+        fields = ["id", "brand", "tool", "subject", "title", "amount", "currency", "outcome", "by", "note", "changes", "needed", "undone_at", "created_at"]  # fmt: skip
 
 
 def _so_far(subject: Any) -> dict[str, Any]:
@@ -225,6 +228,10 @@ class Approvals(APIView):
         subject, outcome, note = told["subject"], told["outcome"], told["note"]
         if not decisions.may_decide(request.user, subject.brand):
             raise PermissionDenied("Only analysts and ops staff of the brand decide.")
+        if outcome == "undo":
+            decisions.undo_last(subject, request.user)
+            subject.refresh_from_db()
+            return Response(_so_far(subject))
         if outcome == "modify":
             subject = decisions.plan_of(subject, told.get("step"))
             changed = decisions.change_plan(subject, told.get("changes") or {}, request.user, note)

@@ -14,9 +14,10 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from agents import journal, serving
+from agents import forecasts, journal, serving
 from agents.domain import approval
 from agents.domain.calibration import ENOUGH
 from agents.models import Adapter, AgentRun, AgentStep, Approval, ApprovalRule, Deployment, Forecast, ReflectionLog
@@ -31,6 +32,7 @@ DONE = {"approve": "approved", "reject": "rejected", "modify": "changed"}
 DECIDERS = {"analyst", "ops"}
 RESTATED = timedelta(days=42)  # networks restate for weeks
 VOTED = timedelta(weeks=6)  # until an adapter's votes are counted
+UNDO_FOR = timedelta(minutes=10)
 TOOL = {BudgetPlan: "allocate_budget", Experiment: "design_experiment", Adapter: "deploy_adapter"}
 PROPOSED = {"allocate_budget": BudgetPlan, "design_experiment": Experiment}  # what a planner's tool leaves for people
 Subject = BudgetPlan | Experiment | Adapter
@@ -53,11 +55,15 @@ def needed(subject: Subject) -> int:
 
 def words_so_far(subject: Subject) -> list[Approval]:
     """Who has approved it already, each once."""
-    rows = Approval.objects.filter(brand=subject.brand, subject=subject.uuid, outcome=Approval.Outcome.APPROVE)
+    rows = Approval.objects.standing().filter(
+        brand=subject.brand, subject=subject.uuid, outcome=Approval.Outcome.APPROVE
+    )
     return list(rows.select_related("by").order_by("created_at"))
 
 
-def _enough(subject: Subject, outcome: str, by: Any, note: str, changes: list[dict[str, Any]] | None = None) -> bool:
+def _enough(
+    subject: Subject, outcome: str, by: Any, note: str, changes: list[dict[str, Any]] | None = None, **led_to: str
+) -> bool:
     """Keep a person's word; True when no more is needed. The caller holds the subject's row."""
     wanted = needed(subject)
     assert subject.brand is not None  # noqa: S101  # what waits is some brand's
@@ -77,9 +83,25 @@ def _enough(subject: Subject, outcome: str, by: Any, note: str, changes: list[di
         note=note[:2000],
         changes=changes or [],
         needed=wanted,
+        before=_before(subject) | led_to,
     )
     _tell(subject, by, f"{subject._meta.verbose_name} {DONE[outcome]}", {"note": note[:500], "needed": wanted})
     return outcome != "approve" or len(before | {key}) >= wanted
+
+
+def _before(subject: Subject) -> dict[str, Any]:
+    """What stands before a word takes effect, so that it can be taken back."""
+    found: dict[str, Any] = {"reflection": journal.standing(journal.about(subject))}
+    if isinstance(subject, BudgetPlan):
+        found["offered"] = {str(row.uuid): row.status for row in Recommendation.objects.filter(plan=subject)}
+        found["approved"] = [str(plan.pk) for plan in _in_its_place(subject)]
+    return found
+
+
+def _in_its_place(plan: BudgetPlan) -> Any:
+    """Approved plans that this one would follow."""
+    same = BudgetPlan.objects.filter(brand=plan.brand, retailer=plan.retailer, state=BudgetPlan.State.APPROVED)
+    return same.exclude(pk=plan.pk)
 
 
 def _tell(subject: Any, by: Any, action: str, payload: dict[str, Any]) -> None:
@@ -116,9 +138,7 @@ def decide_plan(plan: BudgetPlan, outcome: str, by: Any, note: str = "") -> Budg
     status = Recommendation.Status.APPROVED if outcome == "approve" else Recommendation.Status.WITHDRAWN
     Recommendation.objects.filter(plan=row).update(status=status)
     if outcome == "approve":
-        BudgetPlan.objects.filter(brand=row.brand, retailer=row.retailer, state=BudgetPlan.State.APPROVED).exclude(
-            pk=row.pk
-        ).update(state=BudgetPlan.State.SUPERSEDED)
+        _in_its_place(row).update(state=BudgetPlan.State.SUPERSEDED)
         low = (row.plan.get("interval") or [None])[0]
         bar = float(low) if low is not None else 0.9 * float(row.plan["objective"])
         assumed = " (spend assumed)" if row.spend_assumed else ""
@@ -167,7 +187,7 @@ def change_plan(plan: BudgetPlan, changes: Mapping[str, Any], by: Any, note: str
         if row.state != BudgetPlan.State.PROPOSED:
             raise BadInput(f"{row}: is {row.state}; somebody decided on it just now")
         found = split_changes(row, made)
-        _enough(row, "modify", by, note, found)
+        _enough(row, "modify", by, note, found, made=str(made.pk))
         row.state, row.decided_by, row.decided_at, row.decision_note = (
             BudgetPlan.State.SUPERSEDED,
             by,
@@ -179,13 +199,18 @@ def change_plan(plan: BudgetPlan, changes: Mapping[str, Any], by: Any, note: str
         ReflectionLog.objects.filter(brand=row.brand, subject=row.pk).update(
             decision=f"changed{f': {note}' if note else ''}"[:2000]
         )
-        for step in AgentStep.objects.filter(brand=row.brand, result__proposal=str(row.pk)):
-            step.result = {**(step.result or {}), **plan_result(made)}
-            step.changes = [*step.changes, *found]
-            step.save(update_fields=["result", "changes"])
-            _pending(step.run)
+        _propose_instead(row, made, found)
     journal.about(made)
     return made  # fmt: skip
+
+
+def _propose_instead(old: BudgetPlan, new: BudgetPlan, changes: list[dict[str, Any]], *, undone: bool = False) -> None:
+    """The steps that proposed one plan propose another, by these changes; or the changes are taken back."""
+    for step in AgentStep.objects.filter(brand=old.brand, result__proposal=str(old.pk)):
+        step.result = {**(step.result or {}), **plan_result(new)}
+        step.changes = step.changes[: -len(changes)] if undone else [*step.changes, *changes]
+        step.save(update_fields=["result", "changes"])
+        _pending(step.run)
 
 
 def plan_result(plan: BudgetPlan) -> dict[str, Any]:
@@ -327,7 +352,8 @@ def decide_adapter(
         raise BadInput(f"outcome {outcome!r}: approve or reject")
     row = Adapter.objects.select_for_update().get(pk=adapter.pk)
     run = serving.wish_for_deployment(adapter=row, alias=alias, share=share, by=by) if outcome == "approve" else None
-    if not _enough(row, outcome, by, note):
+    led_to = {"deployment": str(run.pk)} if run is not None else {}
+    if not _enough(row, outcome, by, note, **led_to):
         if run is not None:
             run.delete()
         return None
@@ -351,6 +377,122 @@ def decide_adapter(
         )
     run.enqueue()
     return run
+
+
+# -- taken back
+
+
+@transaction.atomic
+def undo(word: Approval, by: Any) -> Approval:
+    """Take one's own word back, for ten minutes and unless what it led to has happened; twice changes nothing.
+
+    What it had changed stands as before and waits again. Its forecast is not deleted: it stays, with the
+    reason why nothing resolves it, and counts in no score.
+
+    Raises:
+        BadInput: it is another's, too old, somebody decided after it, or its effect has happened.
+    """
+    row = Approval.objects.select_for_update().get(pk=word.pk)
+    if row.by_id is None or row.by_id != getattr(by, "pk", None):
+        raise BadInput("only the person who decided can take it back")
+    if row.undone_at is not None:
+        return row
+    if timezone.now() > row.created_at + UNDO_FOR or not row.before:
+        raise BadInput(f"{row.title}: decided {row.created_at:%H:%M} UTC; it could be undone for {UNDO_FOR.seconds // 60} minutes")  # fmt: skip
+    if Approval.objects.standing().filter(brand=row.brand, subject=row.subject, pk__gt=row.pk).exists():
+        raise BadInput(f"{row.title}: somebody decided on it after you; theirs is taken back first")
+    model: Any = next(model for model, tool in TOOL.items() if tool == row.tool)
+    key = "uuid" if model is Adapter else "pk"
+    found: Subject | None = model.objects.select_for_update().filter(brand=row.brand, **{key: row.subject}).first()
+    if found is None:
+        raise BadInput(f"{row.title}: it is not there any more")
+    if isinstance(found, BudgetPlan):
+        _plan_back(found, row)
+    elif isinstance(found, Experiment):
+        _experiment_back(found, row)
+    else:
+        _deployment_back(row)
+    row.undone_at = timezone.now()
+    row.save(update_fields=["undone_at"])
+    log = journal.about(found)
+    for claim in log.forecasts.filter(status=Forecast.Status.OPEN, created_at__gte=row.created_at):
+        forecasts.give_up(claim, "the decision was taken back", by)
+    journal.put_back(log, row.before["reflection"], f"{DONE[row.outcome]}, and taken back by {by}")
+    for step in AgentStep.objects.select_for_update().filter(brand=row.brand, result__proposal=str(row.subject)):
+        step.approval, step.decided_by, step.decided_at = AgentStep.Approval.WAITING, None, None
+        step.save(update_fields=["approval", "decided_by", "decided_at"])
+        _pending(step.run)
+    _tell(found, by, f"{found._meta.verbose_name} decision taken back", {"was": row.outcome})
+    return row
+
+
+def _plan_back(plan: BudgetPlan, word: Approval) -> None:
+    """A plan proposed again, and what it had followed or been changed into as it was."""
+    state = {"approve": BudgetPlan.State.APPROVED, "reject": BudgetPlan.State.REJECTED, "modify": BudgetPlan.State.SUPERSEDED}[word.outcome]  # fmt: skip
+    if plan.state == BudgetPlan.State.PROPOSED:  # the first of several words: nothing came of it yet
+        return
+    if plan.state != state:
+        raise BadInput(f"{plan}: is {plan.state} by now")
+    if made := word.before.get("made"):
+        other = BudgetPlan.objects.select_for_update().get(brand=plan.brand, pk=made)
+        if other.state != BudgetPlan.State.PROPOSED or words_so_far(other):
+            raise BadInput(f"{other}: the changed plan was decided on by now")
+        other.state = BudgetPlan.State.SUPERSEDED
+        other.save(update_fields=["state"])
+        Recommendation.objects.filter(plan=other).update(status=Recommendation.Status.WITHDRAWN)
+        ReflectionLog.objects.filter(brand=plan.brand, subject=other.pk).update(decision="taken back")
+        _propose_instead(other, plan, word.changes, undone=True)
+    if word.outcome == "approve":
+        followed = BudgetPlan.objects.filter(brand=plan.brand, pk__in=word.before["approved"])
+        followed.filter(state=BudgetPlan.State.SUPERSEDED).update(state=BudgetPlan.State.APPROVED)
+    for key, status in word.before["offered"].items():
+        Recommendation.objects.filter(brand=plan.brand, uuid=key).update(status=status)
+    plan.state, plan.decided_by, plan.decided_at, plan.decision_note = BudgetPlan.State.PROPOSED, None, None, ""
+    plan.save(update_fields=["state", "decided_by", "decided_at", "decision_note"])
+
+
+def _experiment_back(test: Experiment, word: Approval) -> None:
+    """A test designed again; that its plan was registered stays."""
+    if test.state == Experiment.State.DESIGNED:
+        return
+    if test.state != (Experiment.State.APPROVED if word.outcome == "approve" else Experiment.State.STOPPED):
+        raise BadInput(f"{test}: is {test.state} by now")
+    test.state = Experiment.State.DESIGNED
+    test.save(update_fields=["state"])
+
+
+def _deployment_back(word: Approval) -> None:
+    """A deployment that has not begun is called off."""
+    run = Deployment.objects.filter(brand=word.brand, pk=word.before.get("deployment")).first()
+    if run is None:  # a no, or the first of several words
+        return
+    run.request_cancel()
+    if run.status != Deployment.Status.CANCELLED:
+        raise BadInput(f"{word.title}: it is {run.get_status_display().lower()}; take the version back on its own page")
+
+
+def undoable(user: Any) -> list[Approval]:
+    """The person's own words that can still be taken back, the newest of each subject."""
+    newer = Approval.objects.standing().filter(brand=OuterRef("brand"), subject=OuterRef("subject"), pk__gt=OuterRef("pk"))  # fmt: skip
+    mine = Approval.objects.visible_to(user).standing().filter(by=user, created_at__gt=timezone.now() - UNDO_FOR)
+    return list(mine.exclude(Exists(newer)).select_related("brand").order_by("-created_at")[:20])
+
+
+def undo_last(what: Any, by: Any) -> None:
+    """Take back one's newest word on a subject, or on all that a run proposed.
+
+    Raises:
+        BadInput: there is none that stands.
+    """
+    keys = [what.uuid]
+    if isinstance(what, AgentRun):
+        keys = [subject.uuid for step in what.steps.all() if (subject := subject_of(step)) is not None]
+    said = Approval.objects.standing().filter(brand=what.brand, subject__in=keys, by=by).order_by("-pk")
+    newest = {word.subject: word for word in reversed(said)}
+    if not newest:
+        raise BadInput("you have said nothing about it that could be taken back")
+    for word in newest.values():
+        undo(word, by)
 
 
 # -- runs of the planner
@@ -436,12 +578,25 @@ def pass_by_itself(step: AgentStep) -> bool:
 
 def waiting(user: Any) -> list[Subject]:
     """Plans and tests of the person's brands that wait for a decision, newest first."""
-    plans = BudgetPlan.objects.visible_to(user).awaiting_approval().select_related("brand", "retailer")
+    found: list[Any] = [row for some in _waiting(user) for row in some.select_related("brand", "retailer")[:100]]
+    return sorted(found, key=lambda row: row.created_at, reverse=True)
+
+
+def _waiting(user: Any) -> tuple[Any, Any]:
     tests = Experiment.objects.visible_to(user).filter(
         state=Experiment.State.DESIGNED, status=Experiment.Status.SUCCEEDED, pk__in=_proposed(user)
     )
-    found: list[Any] = [*plans[:100], *tests.select_related("brand", "retailer")[:100]]
-    return sorted(found, key=lambda row: row.created_at, reverse=True)
+    return BudgetPlan.objects.visible_to(user).awaiting_approval(), tests
+
+
+def for_me(user: Any) -> int:
+    """How many proposals wait for this person's own word."""
+    if not may_decide(user):
+        return 0
+    rows: list[Any] = [row for some in _waiting(user) for row in some.select_related("brand").only("brand")]
+    said = Approval.objects.standing().filter(by=user, outcome=Approval.Outcome.APPROVE)
+    done = set(said.filter(subject__in=[row.pk for row in rows]).values_list("subject", flat=True))
+    return sum(may_decide(user, row.brand) and row.pk not in done for row in rows)
 
 
 def _proposed(user: Any) -> list[UUID]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -232,6 +232,33 @@ def refused(log: ReflectionLog, by: Any, note: str) -> ReflectionLog:
     log.reopened_at = None
     log.save(update_fields=["decision", "decided_by", "decided_at", "reopened_at"])
     return log
+
+
+def standing(log: ReflectionLog) -> dict[str, Any]:
+    """Where a reflection stands, to be put back there when a decision is undone."""
+    return {
+        "phase": log.phase,
+        "validations": log.validations,
+        "decision": log.decision,
+        "decided_by": log.decided_by_id,
+        "decided_at": log.decided_at and log.decided_at.isoformat(),
+        "reopened_at": log.reopened_at and log.reopened_at.isoformat(),
+    }
+
+
+def put_back(log: ReflectionLog, stood: Mapping[str, Any], line: str) -> ReflectionLog:
+    """Put a reflection back where it stood; that it was decided meanwhile stays, as a line of its outcome."""
+    row = ReflectionLog.objects.select_for_update().get(pk=log.pk)
+    record = replace(Reflection.read(row.record), phase=stood["phase"], validations=tuple(stood["validations"]))
+    return _write(
+        row,
+        record,
+        decision=stood["decision"],
+        decided_by_id=stood["decided_by"],
+        decided_at=stood["decided_at"] and datetime.fromisoformat(stood["decided_at"]),
+        reopened_at=stood["reopened_at"] and datetime.fromisoformat(stood["reopened_at"]),
+        outcome="\n".join(part for part in (row.outcome, f"{timezone.now().date()}: {line}") if part),
+    )
 
 
 def _tell(log: ReflectionLog, by: Any, action: str, payload: dict[str, Any]) -> None:

@@ -23,6 +23,10 @@ class AgentRunQuerySet(RunQuerySet):
     def awaiting_approval(self) -> AgentRunQuerySet:
         return self.filter(stop="needs_input").exclude(pending=None)
 
+    def asking(self) -> AgentRunQuerySet:
+        """Runs that wait for an answer, not for an approval."""
+        return self.filter(stop="needs_input", pending__has_key="question")
+
 
 class AgentRun(Run):
     """A goal on its way through the agents, step by step."""
@@ -116,8 +120,13 @@ class ApprovalRule(Owned):
         return f"{self.pattern} above {self.above:,.0f}: {self.people}"
 
 
+class ApprovalQuerySet(TenantQuerySet):
+    def standing(self) -> ApprovalQuerySet:
+        return self.filter(undone_at=None)
+
+
 class Approval(Owned):
-    """One person's word on what waited: a plan, a tool's proposal, an adapter; words are added, never changed."""
+    """One person's word on what waited: a plan, a tool's proposal, an adapter; words are added, or taken back and kept."""
 
     class Outcome(models.TextChoices):
         APPROVE = "approve"
@@ -134,6 +143,10 @@ class Approval(Owned):
     note = models.TextField(blank=True)
     changes = models.JSONField(default=list, blank=True)  # of a modification: [{path, old, new}]
     needed = models.PositiveSmallIntegerField(default=1)  # people that the rules asked for
+    before = models.JSONField(default=dict, blank=True)  # what stood before it took effect: the way back
+    undone_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ApprovalQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]

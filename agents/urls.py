@@ -8,6 +8,7 @@ urlpatterns = [
     path("budgets/<uuid:pk>/change", views.change_plan, name="change-plan"),
     path("budgets/<uuid:pk>/<slug:outcome>", views.decide_plan, name="decide-plan"),
     path("inbox/", views.inbox, name="inbox"),
+    path("inbox/undo/<uuid:pk>", views.undo_decision, name="undo-decision"),
     path("inbox/<slug:kind>/<uuid:pk>/<slug:outcome>", views.decide_waiting, name="decide-waiting"),
     path("plans/", views.plans, name="plans"),
     path("plans/<uuid:pk>", views.plan, name="plan"),

@@ -45,14 +45,27 @@ ONLY_DECIDERS = "Only analysts and ops staff of the brand decide; ask one of the
 @login_required
 def inbox(request: StaffRequest) -> HttpResponse:
     """Everything that waits for a person's word, with what it changes and why."""
-    asking = AgentRun.objects.visible_to(request.user).awaiting_approval().select_related("brand")
+    asking = AgentRun.objects.visible_to(request.user).asking().select_related("brand")
     context = {
         "cards": [_card(row, request.user) for row in decisions.waiting(request.user)],
-        "questions": [run for run in asking[:50] if (run.pending or {}).get("question")],
+        "questions": asking[:50],
         "reopened": ReflectionLog.objects.visible_to(request.user).reopened().select_related("brand")[:50],
         "said": Approval.objects.visible_to(request.user).select_related("brand", "by")[:10],
+        "ways_back": [_way_back(word) for word in decisions.undoable(request.user)],
     }
     return render(request, "agents/inbox.html", context)
+
+
+def _way_back(word: Approval, target: str = "") -> dict[str, Any]:
+    """What was decided, with its undo."""
+    told = f"You {decisions.DONE[word.outcome]} {word.title}."
+    return {"words": told, "action": reverse("undo-decision", args=[word.uuid]), "target": target}
+
+
+def _ways_back(user: Any, subject: Any) -> dict[str, Any] | None:
+    """The undo of the person's newest word on it, while there is one."""
+    word = next((word for word in decisions.undoable(user) if word.subject == subject.uuid), None)
+    return _way_back(word, f"#waiting-{subject.pk}") if word else None
 
 
 def _card(subject: Any, user: Any) -> dict[str, Any]:
@@ -104,11 +117,32 @@ def decide_waiting(request: StaffRequest, kind: str, pk: UUID, outcome: str) -> 
     if request.htmx:
         waits = row in decisions.waiting(request.user)
         card = _card(row, request.user) if waits else {"subject": row, "url": _page_of(row)}
-        return render(
-            request, "agents/inbox.html#card", {"card": card, "problem": problem, "told": told, "waits": waits}
-        )
-    (messages.error if problem else messages.success)(request, problem or told)
+        undo = None if problem else _ways_back(request.user, row)
+        return render(request, "agents/inbox.html#card", {"card": card, "problem": problem, "told": told, "undo": undo})
+    (messages.error if problem else messages.success)(
+        request, problem or f"{told} The inbox can undo it for ten minutes."
+    )
     return redirect(_safe_next(request) or _page_of(row))
+
+
+@require_POST
+@login_required
+def undo_decision(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """Take one's own word back; by HTMX the card answers that waits again."""
+    word = get_object_or_404(Approval.objects.visible_to(request.user).select_related("brand"), uuid=pk)
+    problem = ""
+    try:
+        decisions.undo(word, request.user)
+    except BadInput as error:
+        problem = str(error)
+    row = next((row for row in decisions.waiting(request.user) if row.uuid == word.subject), None)
+    if request.htmx and row is not None:
+        told = "" if problem else "Taken back; it waits again."
+        return render(
+            request, "agents/inbox.html#card", {"card": _card(row, request.user), "problem": problem, "told": told}
+        )
+    (messages.error if problem else messages.success)(request, problem or "Taken back; it waits again.")
+    return HttpResponse(headers={"HX-Redirect": reverse("inbox")}) if request.htmx else redirect("inbox")
 
 
 def _outcome(row: Any) -> str:
@@ -151,7 +185,8 @@ def change_plan(request: StaffRequest, pk: UUID) -> HttpResponse:
             else:
                 count = len(decisions.split_changes(plan, made))
                 messages.success(
-                    request, f"Solved anew: {words.counted(count, 'amount')} changed. This one waits for approval now."
+                    request,
+                    f"Solved anew: {words.counted(count, 'amount')} changed. This one waits for approval now; the inbox can undo the change for ten minutes.",
                 )
                 return redirect("budget-plan", made.pk)
     return render(request, "agents/change_plan.html", {"plan": plan, "form": form}, status=422 if form.errors else 200)

@@ -20,8 +20,8 @@ from django_otp import login as otp_login
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from qrcode.image.svg import SvgPathImage
 
-from agents.models import Forecast
-from campaigns.models import BudgetPlan
+from agents import decisions
+from agents.models import AgentRun, Forecast, ReflectionLog
 from feedback.models import ReviewTask
 from retailers.models import QuarantinedRow, roles
 from rmn.lib import runs
@@ -62,16 +62,19 @@ def home(request: StaffRequest) -> HttpResponse:
 def waiting(user: User) -> list[dict[str, Any]]:
     """What needs this person, with where to go."""
     brand_roles = roles(user)
+    asking, reopened = AgentRun.objects.visible_to(user).asking(), ReflectionLog.objects.visible_to(user).reopened()
+    inbox = decisions.for_me(user) + asking.count() + reopened.count()
     questions = ReviewTask.objects.visible_to(user).free(timezone.now(), user).count()
-    found = [(questions, "drafts to judge", "/feedback/", "Review")]
+    found = [
+        (inbox, "proposals, questions and reopened decisions in your inbox", reverse("inbox"), "Decide"),
+        (questions, "drafts to judge", "/feedback/", "Review"),
+    ]
     if "ops" in brand_roles:
         failed = sum(model.objects.visible_to(user).failed().count() for model in runs.kinds())
         rows = QuarantinedRow.objects.visible_to(user).open().count()
-        plans = BudgetPlan.objects.visible_to(user).awaiting_approval().count()
         found += [
             (failed, "runs failed", reverse("admin:index"), "Look"),
             (rows, "rows in quarantine", reverse("admin:index"), "Look"),
-            (plans, "plans to approve", reverse("admin:index"), "Decide"),
         ]
     due = Forecast.objects.visible_to(user).due(timezone.now().date()).count()
     found.append((due, "forecasts due", "/forecasts/", "Look"))

@@ -173,6 +173,131 @@ class TestApproved:
 
 
 @pytest.mark.django_db
+class TestTakenBack:
+    def test_an_approval_is_undone_with_all_that_it_changed(self, people: People) -> None:
+        before = proposed(people)
+        decisions.decide_plan(before, "approve", people.ops)
+        weeks(people)
+        run = run_of(people, "Plan the budget of next quarter")
+        plan = BudgetPlan.objects.exclude(pk=before.pk).get()
+        BudgetPlan.objects.filter(pk=before.pk).update(retailer=plan.retailer)
+        stood = journal.standing(journal.about(plan))
+        decisions.decide_plan(plan, "approve", people.colleague, "go")
+        word = Approval.objects.get(subject=plan.pk)
+        decisions.undo(word, people.colleague)
+        decisions.undo(word, people.colleague)  # twice changes nothing
+        plan.refresh_from_db()
+        before.refresh_from_db()
+        run.refresh_from_db()
+        assert (plan.state, plan.decided_by, before.state) == (
+            BudgetPlan.State.PROPOSED,
+            None,
+            BudgetPlan.State.APPROVED,
+        )
+        log = journal.about(plan)
+        assert journal.standing(log) == stood
+        assert "taken back" in log.outcome
+        claim = Forecast.objects.get(reflection=log)
+        assert (claim.status, claim.resolution["note"]) == ("unresolvable", "the decision was taken back")
+        assert (run.stop, run.steps.get(tool="allocate_budget").approval) == ("needs_input", "waiting")
+        assert Recommendation.objects.get(plan=plan).status == "offered"
+        assert not decisions.words_so_far(plan)
+        decisions.decide_plan(plan, "approve", people.colleague)  # and decided anew
+        assert Forecast.objects.filter(reflection=log, status="open").count() == 1
+
+    def test_a_rejection_and_a_change_are_undone(self, people: People) -> None:
+        weeks(people)
+        run = run_of(people, "Plan the budget of next quarter")
+        plan = BudgetPlan.objects.get()
+        made = decisions.change_plan(plan, {"total_budget": float(plan.total_budget) / 2}, people.colleague)
+        decisions.undo_last(plan, people.colleague)
+        plan.refresh_from_db()
+        made.refresh_from_db()
+        step = run.steps.get(tool="allocate_budget")
+        assert (plan.state, made.state) == (BudgetPlan.State.PROPOSED, BudgetPlan.State.SUPERSEDED)
+        assert (step.result["proposal"], step.changes) == (str(plan.pk), [])
+        decisions.decide_run(run, "reject", people.colleague)
+        decisions.undo_last(run, people.colleague)
+        run.refresh_from_db()
+        plan.refresh_from_db()
+        assert (run.stop, plan.state) == ("needs_input", BudgetPlan.State.PROPOSED)
+
+    def test_a_test_and_an_adapter_are_undone_until_they_begin(self, people: People) -> None:
+        row = ExperimentFactory(
+            brand=people.brand, retailer=people.retailer, kind="geo", state="designed", status="succeeded",
+            design={"best": {"units": ["a"], "mde": 0.08}}, spec={"duration": 6},
+        )  # fmt: skip
+        decisions.decide_experiment(row, "approve", people.colleague)
+        decisions.undo_last(row, people.colleague)
+        row.refresh_from_db()
+        assert (row.state, bool(row.registered_hash)) == (Experiment.State.DESIGNED, True)
+        decisions.decide_experiment(row, "approve", people.colleague)
+        Experiment.objects.filter(pk=row.pk).update(state="running")
+        with pytest.raises(BadInput, match="is running by now"):
+            decisions.undo_last(row, people.colleague)
+        adapter = AdapterFactory(brand=people.brand, retailer=people.retailer)
+        run = decisions.decide_adapter(adapter, "approve", people.ops)
+        assert run is not None
+        decisions.undo_last(adapter, people.ops)
+        run.refresh_from_db()
+        assert run.status == "cancelled"
+        run = decisions.decide_adapter(adapter, "approve", people.ops)
+        Deployment.objects.filter(pk=run.pk).update(status="succeeded")  # type: ignore[union-attr]
+        with pytest.raises(BadInput, match="take the version back"):
+            decisions.undo_last(adapter, people.ops)
+
+    def test_only_ones_own_newest_word_and_for_ten_minutes(self, people: People) -> None:
+        ApprovalRule.objects.create(brand=people.brand, pattern="*", above=0, people=2)
+        plan = proposed(people)
+        decisions.decide_plan(plan, "approve", people.colleague)
+        mine = Approval.objects.get()
+        with pytest.raises(BadInput, match="the person who decided"):
+            decisions.undo(mine, people.ops)
+        decisions.decide_plan(plan, "approve", people.ops)
+        with pytest.raises(BadInput, match="after you"):
+            decisions.undo(mine, people.colleague)
+        assert (decisions.undoable(people.colleague), len(decisions.undoable(people.ops))) == ([], 1)
+        decisions.undo_last(plan, people.ops)
+        decisions.undo(mine, people.colleague)  # the first of two: nothing had come of it
+        plan.refresh_from_db()
+        assert (plan.state, decisions.words_so_far(plan)) == (BudgetPlan.State.PROPOSED, [])
+        decisions.decide_plan(plan, "approve", people.colleague)
+        Approval.objects.update(created_at=timezone.now() - dt.timedelta(minutes=11))
+        with pytest.raises(BadInput, match="10 minutes"):
+            decisions.undo_last(plan, people.colleague)
+
+    def test_the_way_back_stands_on_the_screens_and_strangers_have_none(self, people: People) -> None:
+        plan = proposed(people)
+        web = people.web(people.colleague)
+        card = web.post(f"/inbox/plan/{plan.pk}/approve", headers={"HX-Request": "true"}).content.decode()
+        address = f"/inbox/undo/{Approval.objects.get().uuid}"
+        assert address in card
+        assert address in web.get("/inbox/").content.decode()
+        assert people.web(people.stranger).post(address).status_code == 404
+        people.web(people.ops).post(address)
+        plan.refresh_from_db()
+        assert plan.state == BudgetPlan.State.APPROVED
+        again = web.post(address, headers={"HX-Request": "true"}).content.decode()
+        assert "waits again" in again
+        assert f"/inbox/plan/{plan.pk}/approve" in again
+        assert "taken back" in web.get("/inbox/").content.decode()
+        api = people.api(people.colleague)
+        api.post("/api/v1/approvals/", {"budget_plan": str(plan.pk), "outcome": "reject"}, format="json")
+        told = api.post("/api/v1/approvals/", {"budget_plan": str(plan.pk), "outcome": "undo"}, format="json")
+        assert told.json()["state"] == "proposed"
+
+    def test_home_counts_what_waits_for_this_persons_word(self, people: People) -> None:
+        ApprovalRule.objects.create(brand=people.brand, pattern="*", above=0, people=2)
+        plan = proposed(people)
+        counted = "in your inbox"
+        assert counted in people.web(people.colleague).get("/").content.decode()
+        assert counted not in people.web(people.owner).get("/").content.decode()  # marketers do not decide
+        assert counted not in people.web(people.stranger).get("/").content.decode()
+        decisions.decide_plan(plan, "approve", people.colleague)
+        assert (decisions.for_me(people.colleague), decisions.for_me(people.ops)) == (0, 1)
+
+
+@pytest.mark.django_db
 class TestReflected:
     def test_the_usage_example_through_the_api(self, people: People) -> None:
         api = people.api(people.colleague)

@@ -352,8 +352,8 @@ def decide_adapter(
         raise BadInput(f"outcome {outcome!r}: approve or reject")
     row = Adapter.objects.select_for_update().get(pk=adapter.pk)
     run = serving.wish_for_deployment(adapter=row, alias=alias, share=share, by=by) if outcome == "approve" else None
-    led_to = {"deployment": str(run.pk)} if run is not None else {}
-    if not _enough(row, outcome, by, note, **led_to):
+    led_to = str(run.pk) if run is not None else ""
+    if not _enough(row, outcome, by, note, deployment=led_to):
         if run is not None:
             run.delete()
         return None
@@ -463,7 +463,8 @@ def _experiment_back(test: Experiment, word: Approval) -> None:
 
 def _deployment_back(word: Approval) -> None:
     """A deployment that has not begun is called off."""
-    run = Deployment.objects.filter(brand=word.brand, pk=word.before.get("deployment")).first()
+    key = word.before.get("deployment")
+    run = Deployment.objects.filter(brand=word.brand, pk=key).first() if key else None
     if run is None:  # a no, or the first of several words
         return
     run.request_cancel()

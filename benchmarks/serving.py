@@ -260,6 +260,7 @@ def same_answers(root: Path, new: int) -> list[Row]:
     model = PeftModel.from_pretrained(plain, str(root / "a0"), adapter_name="a0").eval()
     for name in range(1, ADAPTERS):
         model.load_adapter(str(root / f"a{name}"), adapter_name=f"a{name}")
+    model.generation_config.eos_token_id = None
     groups: dict[tuple[int, int], list[int]] = {}
     for number, some in enumerate(ids):  # of one adapter and one length: no padding
         groups.setdefault((number % ADAPTERS, len(some)), []).append(number)
@@ -267,7 +268,8 @@ def same_answers(root: Path, new: int) -> list[Row]:
     for (adapter, length), numbers in groups.items():
         model.set_adapter(f"a{adapter}")
         batch = torch.tensor([ids[number] for number in numbers])
-        how = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+        # no end token at all, as ours ignores it: min_new_tokens would forbid it and take the second best
+        how = {"max_new_tokens": new, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
         with torch.inference_mode():
             whole = model.generate(input_ids=batch, attention_mask=torch.ones_like(batch), **how)
         for number, theirs in zip(numbers, whole[:, length:].tolist()):

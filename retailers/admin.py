@@ -32,7 +32,7 @@ from retailers.models import (
     Webhook,
 )
 from rmn.lib import tenancy
-from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, choice, question
+from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, TableAdmin, choice, question
 
 
 class Audited:
@@ -138,7 +138,9 @@ class ProductIdentifierAdmin(Audited, ConsoleAdmin):
 
 
 @admin.register(ExchangeRate)
-class ExchangeRateAdmin(ConsoleAdmin):
+class ExchangeRateAdmin(Audited, TableAdmin):
+    """What a currency was worth in another on a day: sums over currencies are told by these and by nothing else."""
+
     list_display = ["base", "quote", "date", "rate", "source"]
     list_filter = ["base", "quote"]
     search_fields = ["base", "quote", "source"]

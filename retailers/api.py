@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.parsers import MultiPartParser
@@ -162,11 +162,22 @@ class Metrics(ReadOnlyRows):
     serializer_class = MetricSerializer
     filterset_fields = ["network", "grain", "campaign_id", "channel", "currency", "period_start", "is_final"]
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(
+        parameters=[
+            OpenApiParameter(
+                "convert_to", str, description="ISO 4217 code: adds the spend in one currency, by dated rates"
+            )
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
     @action(detail=False)
-    def summary(self, request: Request) -> Response:  # noqa: ARG002
+    def summary(self, request: Request) -> Response:
         """Totals that count no cent twice, by currency, and where grains of one account disagree."""
-        return Response(services.summary(self.filter_queryset(self.get_queryset())))
+        metrics = self.filter_queryset(self.get_queryset())
+        found = services.summary(metrics)
+        if to := request.query_params.get("convert_to"):
+            found["converted"] = services.converted(metrics, to)
+        return Response(found)
 
 
 class FeedSerializer(RowSerializer):

@@ -14,7 +14,7 @@ from django.db.models import Q
 from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
-from retailers.domain import identifiers, policy, reconcile
+from retailers.domain import exchange, identifiers, policy, reconcile, rmis
 from retailers.domain import mapping as mappings
 from rmn.lib.errors import BadInput
 from rmn.lib.rows import Addressed, Owned, TenantQuerySet, scope_text
@@ -228,6 +228,15 @@ class ProductIdentifier(Owned):
         super().save(*args, **kwargs)
 
 
+class ExchangeRateQuerySet(models.QuerySet["ExchangeRate"]):
+    def between(self, currencies: Iterable[str], to: str, first: date, last: date) -> exchange.Rates:
+        """What is known of these currencies in another, for days from ``first`` to ``last``."""
+        names = set(currencies)
+        pairs = Q(base__in=names, quote=to) | Q(base=to, quote__in=names)
+        rows = self.filter(pairs, date__gte=first - exchange.STALEST, date__lte=last)
+        return exchange.Rates(exchange.Rate(row.base, row.quote, row.date, row.rate, row.source) for row in rows)
+
+
 class ExchangeRate(Addressed):
     """What one unit of ``base`` was worth in ``quote`` on a day, according to ``source``."""
 
@@ -237,12 +246,23 @@ class ExchangeRate(Addressed):
     rate = models.DecimalField(max_digits=20, decimal_places=10)
     source = models.CharField(max_length=120)
 
+    objects = ExchangeRateQuerySet.as_manager()
+
     class Meta:
         ordering = ["-date"]
         constraints = [
             models.UniqueConstraint(fields=["base", "quote", "date", "source"], name="rate_once_per_day_and_source"),
             models.CheckConstraint(condition=Q(rate__gt=0), name="rate_is_positive"),
         ]
+
+    def clean(self) -> None:
+        """Two known currencies; a rate of one to itself is none."""
+        self.base, self.quote = self.base.upper(), self.quote.upper()
+        for name in ("base", "quote"):
+            if getattr(self, name) not in rmis.CURRENCIES:
+                raise ValidationError({name: f"{getattr(self, name)!r} is no ISO 4217 currency code."})
+        if self.base == self.quote:
+            raise ValidationError({"quote": "A currency is worth itself; name another."})
 
     def __str__(self) -> str:
         return f"1 {self.base} = {self.rate} {self.quote} on {self.date}"

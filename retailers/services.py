@@ -23,11 +23,12 @@ from django.utils import timezone
 from retailers import audit, catalogue, loads, webhooks
 from retailers.connectors.files import open_feed
 from retailers.domain import catalogue as products
-from retailers.domain import harmonizer, infer, policy, reconcile
+from retailers.domain import exchange, harmonizer, infer, policy, reconcile, rmis
 from retailers.domain import mapping as mappings
 from retailers.domain.harmonizer import text_of
 from retailers.models import (
     Brand,
+    ExchangeRate,
     FeedLoad,
     FeedMapping,
     MetricOutcome,
@@ -204,6 +205,47 @@ def summary(metrics: Any) -> dict[str, Any]:
         ],
         "overlaps": overlaps(metrics),
     }
+
+
+def converted(metrics: Any, to: str, since: date | None = None) -> dict[str, Any]:
+    """The spend that counts, in one currency, each report by the rate of its last day; what it was stays beside it.
+
+    Raises:
+        BadInput: no currency, or no rate for a pair on a day; both are named.
+    """
+    to = to.upper()
+    if to not in rmis.CURRENCIES:
+        raise BadInput(f"{to!r} is no ISO 4217 currency code")
+    told = metrics.told()
+    spent = [
+        (report, told[report].spend)
+        for report in reconcile.counted(told)
+        if told[report].spend is not None and (since is None or report.start >= since)
+    ]
+    found: dict[str, Any] = {"currency": to, "spend": text_of(Decimal(0)), "parts": []}
+    if not spent:
+        return found
+    days = [report.end for report, _ in spent]
+    rates = ExchangeRate.objects.between({str(report.where[4]) for report, _ in spent}, to, min(days), max(days))
+    parts: dict[str, list[exchange.Converted]] = {}
+    for report, amount in spent:
+        currency = str(report.where[4])
+        parts.setdefault(currency, []).append(rates.convert(amount, currency, to, report.end))
+    found["spend"] = text_of(sum((one.amount for part in parts.values() for one in part), Decimal(0)))
+    for currency, part in sorted(parts.items()):
+        used = {one.rate for one in part if one.rate is not None}
+        found["parts"].append(
+            {
+                "currency": currency,
+                "spend": text_of(sum((one.was for one in part), Decimal(0))),
+                "converted": text_of(sum((one.amount for one in part), Decimal(0))),
+                "rates": len(used),
+                "sources": sorted({rate.source for rate in used}),
+                "first": str(min(rate.day for rate in used)) if used else None,
+                "last": str(max(rate.day for rate in used)) if used else None,
+            }
+        )
+    return found
 
 
 def overlaps(metrics: Any) -> list[str]:

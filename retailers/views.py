@@ -78,6 +78,7 @@ def performance(request: StaffRequest) -> HttpResponseBase:
     if not found:
         return render(request, "retailers/performance.html", context)
     evidence = _evidence(found)
+    context |= _in_one_currency(request, rows, found, brand)
     pictures = []
     for currency in sorted({row["currency"] for row in found["trend"]}):
         trend = [row for row in found["trend"] if row["currency"] == currency]
@@ -95,6 +96,19 @@ def performance(request: StaffRequest) -> HttpResponseBase:
         context["days_of"] = days_of.order_by("-period_start", "pk")[:60]
     context |= {**found, "evidence": evidence, "pictures": pictures, "table": table, "campaign": chosen}
     return pages.show(request, "retailers/performance.html", context, pictures)
+
+
+def _in_one_currency(request: StaffRequest, rows: Any, found: dict[str, Any], brand: Brand) -> dict[str, Any]:
+    """The spend in one currency where somebody asks for it, or why that cannot be said."""
+    codes = sorted({row["currency"] for row in found["slices"] if row["currency"]} | {brand.currency})
+    wanted = request.GET.get("in", "")
+    context: dict[str, Any] = {"codes": codes, "wanted": wanted}
+    if wanted in codes:
+        try:
+            context["converted"] = services.converted(rows, wanted, found["since"])
+        except BadInput as error:
+            context["no_rate"] = str(error)
+    return context
 
 
 def _evidence(found: dict[str, Any]) -> str:

@@ -708,7 +708,7 @@ def _json_records(path: Path, label: str, dialect: Dialect) -> Iterator[dict[str
             raise BadInput(f"{label}: a nested JSON of more than {MAX_JSON // 2**20} MB; ask for NDJSON or CSV")
         yield from (_flat(item) for item in _long_array(path, label) if isinstance(item, dict))
         return
-    root = _loads(path.read_bytes(), label)
+    root = _unwrapped(_loads(path.read_bytes(), label))
     if dialect.columns is None and dialect.records is None:
         table = _find_table(root)
         if table is not None:
@@ -718,6 +718,45 @@ def _json_records(path: Path, label: str, dialect: Dialect) -> Iterator[dict[str
         return
     path_text = dialect.records if dialect.records is not None else _find_records(root)
     yield from _walk(root, _steps(path_text), {}, "", label, path_text)
+
+
+def _unwrapped(node: Any, depth: int = 0) -> Any:
+    """BigQuery's cells, {"f": [{"v": 1}, {"v": 2}]}, as plain arrays; inner records named by the schema beside them."""
+    if not isinstance(node, dict) or depth > 4:
+        return node
+    schema = node.get("schema")
+    fields = schema.get("fields") if isinstance(schema, dict) else None
+    return {
+        key: [_cells(row["f"], fields if isinstance(fields, list) else []) for row in value]
+        if _is_wrapped(value)
+        else _unwrapped(value, depth + 1)
+        for key, value in node.items()
+    }
+
+
+def _is_wrapped(value: Any) -> bool:
+    rows = value if isinstance(value, list) else []
+    return bool(rows) and all(
+        isinstance(row, dict) and set(row) == {"f"} and isinstance(row["f"], list) for row in rows
+    )
+
+
+def _cells(cells: list[Any], fields: list[Any], depth: int = 0) -> list[Any]:
+    def plain(value: Any, field: Any) -> Any:
+        if isinstance(value, list):  # a repeated field
+            return [plain(one.get("v") if isinstance(one, dict) else one, field) for one in value]
+        inner = field.get("fields") if isinstance(field, dict) else None
+        if isinstance(value, dict) and isinstance(value.get("f"), list) and isinstance(inner, list) and depth < 8:
+            found = _cells(value["f"], inner, depth + 1)
+            names = [_column_name(one) or str(place) for place, one in enumerate(inner)]
+            return dict(zip(names, found, strict=False))
+        return value
+
+    told = [*fields, *[None] * (len(cells) - len(fields))]
+    return [
+        plain(cell.get("v") if isinstance(cell, dict) else cell, field)
+        for cell, field in zip(cells, told, strict=False)
+    ]
 
 
 def _long_array(path: Path, label: str) -> Iterator[Any]:

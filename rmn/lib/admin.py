@@ -113,6 +113,13 @@ class EditableAdmin(SimpleHistoryAdmin, ImportExportModelAdmin, ExportActionMixi
     export_form_class = SelectableFieldsExportForm
 
 
+class TableAdmin(ImportExportModelAdmin, ExportActionMixin, ConsoleAdmin):
+    """A table that people keep by hand or by file, without a history of its own."""
+
+    import_form_class = ImportForm
+    export_form_class = SelectableFieldsExportForm
+
+
 class ReadOnlyAdmin(ImportExportModelAdmin, ConsoleAdmin):
     """A model that only the system writes: look, search, export."""
 

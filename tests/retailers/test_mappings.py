@@ -131,6 +131,24 @@ def test_criteo_compact_and_plain_json_give_the_same_rows(tmp_path):
     assert keys[0] == keys[1] == keys[2]
 
 
+def test_bigquerys_wrapped_cells_are_read_as_the_table_they_are(tmp_path):
+    from retailers.connectors.files import open_feed
+
+    fields = [{"name": "date", "type": "DATE"}, {"name": "campaign_id", "type": "STRING"}, {"name": "cost", "type": "NUMERIC"},
+              {"name": "video", "type": "RECORD", "fields": [{"name": "views"}, {"name": "ends"}]}, {"name": "tags", "mode": "REPEATED"}]  # fmt: skip
+    rows = [
+        [{"v": "2026-04-01"}, {"v": "7"}, {"v": "1.23"}, {"v": {"f": [{"v": "9"}, {"v": None}]}}, {"v": [{"v": "a"}, {"v": "b"}]}],
+        [{"v": "2026-04-02"}, {"v": "7"}, {"v": None}, {"v": None}, {"v": []}],
+    ]  # fmt: skip
+    body = {"kind": "bigquery#queryResponse", "schema": {"fields": fields}, "rows": [{"f": cells} for cells in rows]}
+    with open_feed(write(tmp_path / "q.json", json.dumps(body))) as feed:
+        table = feed.frame.collect()
+    assert table["date"].to_list() == ["2026-04-01", "2026-04-02"]
+    assert table["cost"].to_list() == ["1.23", None]
+    assert table["video.views"].to_list() == ["9", None]
+    assert table["tags"].to_list() == ["a,b", None]
+
+
 def test_walmart_windows_are_nested_and_never_added(tmp_path):
     feed = write(
         tmp_path / "w.csv",

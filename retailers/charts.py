@@ -69,3 +69,35 @@ def loads_by_day(rows: Sequence[Mapping[str, Any]]) -> Picture:
         columns=("day", "which", "rows"),
         key="loads",
     )
+
+
+def spend_taken(rows: Sequence[Mapping[str, Any]], currency: str, note: str) -> Picture:
+    """Spend of the reports that count, by the week it falls into: what feeds brought, over time.
+
+    Args:
+        rows: week, retailer, spend; one grain for each account and day, one currency.
+    """
+    retailers = sorted({str(row["retailer"]) for row in rows})
+    newest = max(row["week"] for row in rows)
+    whole = sum(row["spend"] for row in rows if row["week"] == newest)
+    return charts.picture(
+        title=f"{whole:,.2f} {currency or '(currency not stated)'} of spend are loaded for the week of {newest}",
+        alt="Bars of spend by week, coloured by retailer; a week without a bar has no report.",
+        spec={
+            "mark": {"type": "bar"},
+            "encoding": {
+                "x": {"field": "week", "type": "temporal", "axis": charts.axis("Week a report begins in")},
+                "y": {
+                    "field": "spend",
+                    "type": "quantitative",
+                    "axis": charts.axis(f"Spend, {currency or 'currency not stated'}"),
+                },
+                "color": {"field": "retailer", "type": "nominal", "title": None, "scale": charts.colours(retailers)},
+                "tooltip": [{"field": name} for name in ("week", "retailer", "spend")],
+            },
+        },
+        rows=rows,
+        columns=("week", "retailer", "spend"),
+        note=note,
+        key=f"taken-{currency or 'none'}",
+    )

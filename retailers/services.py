@@ -425,6 +425,28 @@ def feed_health(loads: Any, today: date) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["brand"], row["retailer"], row["report"]))
 
 
+def spend_by_week(metrics: Any, weeks: int = 53) -> dict[str, list[dict[str, Any]]]:
+    """By currency, the spend that counts by week and retailer, the newest weeks up to ``weeks``: each cent at one grain."""
+    told = metrics.told()
+    sums: dict[tuple[str, date, Any], Decimal] = {}
+    for report in reconcile.counted(told):
+        spend = told[report].spend
+        if spend is not None:
+            key = str(report.where[4]), report.start - timedelta(days=report.start.weekday()), report.where[0]
+            sums[key] = sums.get(key, Decimal(0)) + spend
+    if not sums:
+        return {}
+    since = max(week for _, week, _ in sums) - timedelta(weeks=weeks - 1)
+    names = dict(Retailer.objects.filter(pk__in={where for *_, where in sums}).values_list("pk", "name"))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (currency, week, retailer), spend in sorted(
+        sums.items(), key=lambda item: (item[0][0], item[0][1], names[item[0][2]])
+    ):
+        if week >= since:
+            found.setdefault(currency, []).append({"week": week, "retailer": names[retailer], "spend": spend})
+    return found
+
+
 LONGEST_FEED = 1100  # days; a longer file says nothing of single days
 
 

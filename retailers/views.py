@@ -233,7 +233,13 @@ def feeds(request: StaffRequest) -> HttpResponseBase:
         for row in list(by_day)[-31:]
         for which, name in (("accepted", "accepted"), ("kept apart", "refused"))
     ]
-    pictures = [charts.loads_by_day(rows)] if rows else []
+    spent = services.spend_by_week(PerformanceMetric.objects.visible_to(request.user))
+    pictures = [
+        charts.spend_taken(part, currency, "Of the reports that count: one grain for each account and day.")
+        for currency, part in spent.items()
+    ]
+    if rows:
+        pictures.append(charts.loads_by_day(rows))
     waiting = QuarantinedRow.objects.visible_to(request.user).open().count()
     context = {"table": table, "pictures": pictures, "waiting": waiting}
     return pages.show(request, "retailers/feeds.html", context, pictures)

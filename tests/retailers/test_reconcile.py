@@ -11,12 +11,13 @@ from django.db.models import Sum
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retailers import services
+from retailers import services, tasks
 from retailers.domain import reconcile
 from retailers.domain.reconcile import Report, Slice
 from retailers.models import PerformanceMetric
 from tests.conftest import People
 from tests.factories import PerformanceMetricFactory
+from tests.retailers.test_harmonizer import DATA, needs_data
 
 WHERE = ("retailer-abc", "amazon", "a1", "sponsored_products", "USD")
 
@@ -183,3 +184,41 @@ def test_days_that_only_the_keyword_report_has_are_in_the_summary_and_a_weekly_r
     told = services.summary(PerformanceMetric.objects.filter(brand=people.brand))
     assert Decimal(told["totals_by_currency"]["USD"]["spend"]) == 70
     assert "keyword rows of up to 1 days lie beside campaign rows of up to 7 on 2 days" in " ".join(told["overlaps"])
+
+
+ACCOUNT_OF = {  # mapping, its sample: one account's money by campaign, ad group, product, keyword and search term
+    "amazon/warehouse_campaign": "campaign_level_report.csv",
+    "amazon/warehouse_ad_group": "ad_group_level_report.csv",
+    "amazon/warehouse_product": "advertised_product_report.csv",
+    "amazon/warehouse_keyword": "targeting_keyword_report.csv",
+    "amazon/warehouse_search_term": "search_term_ad_keyword_report.csv",
+}
+
+
+@needs_data
+def test_real_reports_of_one_account_at_five_grains_report_a_day_s_spend_once(
+    people: People, settings: Any, tmp_path: Any
+) -> None:
+    settings.MEDIA_ROOT = tmp_path
+    for mapping, name in ACCOUNT_OF.items():
+        source = DATA / "amazon_ads/warehouse_seeds" / name
+        run = services.wish_for_load(
+            brand=people.brand, retailer=people.retailer, file_name=name, chunks=[source.read_bytes()], mapping=mapping
+        )
+        tasks.load_feed(str(run.pk), tenant=str(people.brand.pk))
+        run.refresh_from_db()
+        assert run.status == run.Status.SUCCEEDED, run.error
+    metrics = PerformanceMetric.objects.filter(brand=people.brand)
+    sums = metrics.order_by().values("grain", "ad_product", "currency", "period_start").annotate(spent=Sum("spend"))
+    accounts: dict[tuple[Any, ...], dict[str, Decimal]] = {}
+    for row in sums:
+        where = row["ad_product"], row["currency"], row["period_start"]
+        if row["spent"] is not None:
+            accounts.setdefault(where, {})[row["grain"]] = row["spent"]
+    assert any(len(grains) > 1 for grains in accounts.values())  # days of which several reports tell
+    coarsest = [grains[min(grains, key=reconcile.GRAIN_ORDER.index)] for grains in accounts.values()]
+    counted = metrics.counted_once().aggregate(spend=Sum("spend"))["spend"]
+    assert counted == sum(coarsest)
+    summed = services.summary(metrics)["totals_by_currency"]
+    assert sum(Decimal(part["spend"]) for part in summed.values()) == counted
+    assert counted < metrics.aggregate(spend=Sum("spend"))["spend"]

@@ -104,6 +104,16 @@ def test_the_feeds_page_says_how_fresh_and_what_is_missing(people: People) -> No
     assert "test/days" not in people.web(people.stranger).get("/feeds/").content.decode()
 
 
+def test_the_feeds_page_charts_the_money_that_came_in_each_cent_at_one_grain(people: People) -> None:
+    fill(people)
+    told = services.spend_by_week(PerformanceMetric.objects.visible_to(people.owner))
+    once = sum(Decimal(f"{10 + c + day.day}.50") for day in DAYS for c in (1, 2))
+    assert sum(row["spend"] for row in told["EUR"]) == once
+    assert [row["week"].isoweekday() for row in told["EUR"]] == [1, 1, 1]
+    page = people.web(people.owner).get("/feeds/").content.decode()
+    assert "EUR of spend are loaded for the week of 2026-01-12" in page
+
+
 def upload(people: People, text: str, mapping: str, person: Any = None) -> Any:
     return people.web(person or people.owner).post(
         "/feeds/upload",

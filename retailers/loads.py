@@ -155,7 +155,6 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
             f"CREATE TEMP TABLE stage_outcome ON COMMIT DROP AS SELECT ''::varchar(64) AS row_key, {', '.join(OUTCOME_COLUMNS[1:])} FROM {outcome} WITH NO DATA"
         )
         _copy_frame(cursor, "stage_metric", metrics.select(COLUMNS))
-        _copy_frame(cursor, "stage_outcome", _outcomes(folder))
         cursor.execute("ANALYZE stage_metric")
         cursor.execute(
             "CREATE TEMP TABLE stage_hit ON COMMIT DROP AS"
@@ -191,6 +190,13 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
         )
         inserted = cursor.rowcount
         cursor.execute("ANALYZE stage_touched")
+        outcomes = _outcomes(folder)
+        if unchanged or older:  # only of rows that are written
+            cursor.execute("SELECT row_key FROM stage_touched")
+            touched = pl.LazyFrame({"row_key": [key for (key,) in cursor.fetchall()]}, schema={"row_key": pl.String})
+            outcomes = outcomes.join(touched, on="row_key", how="semi")
+        _copy_frame(cursor, "stage_outcome", outcomes)
+        cursor.execute("ANALYZE stage_outcome")
         cursor.execute(
             f"INSERT INTO {outcome} (brand_id, performance_id, {', '.join(OUTCOME_COLUMNS[1:])})"
             f" SELECT %(brand)s, t.id, {', '.join('o.' + name for name in OUTCOME_COLUMNS[1:])}"

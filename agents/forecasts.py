@@ -7,12 +7,14 @@ or by a person; or it is said why it cannot be.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from django.db import transaction
 from django.utils import timezone
 
@@ -20,10 +22,12 @@ from agents.domain import calibration
 from agents.domain.reflection import BIASES
 from agents.models import Forecast
 from campaigns import history
+from campaigns.domain import fitting
 from campaigns.models import BudgetPlan, Experiment
 from feedback.models import Feedback
 from retailers import audit
 from retailers.models import Brand, Retailer
+from rmn.lib import words
 from rmn.lib.errors import BadInput
 
 GIVE_UP = timedelta(days=90)  # after the due day, when what would resolve it has not come
@@ -169,6 +173,66 @@ def beside(forecast: Forecast, probability: float, by: Any) -> Forecast:
     return Forecast.objects.create(**same, probability=probability, agent="", made_by=by)
 
 
+def look_back(
+    brand: Brand, retailer: Retailer | None = None, *, agent: str, weeks: int = 4, rounds: int = 3, draws: int = 200
+) -> list[Forecast]:
+    """Claims about weeks that are past, from what was known before them, so that confidence can be scored at once.
+
+    ``rounds`` times, ``weeks`` further back each time, curves are fitted on the reports before a day. Each arm's
+    claim is that it sells, with the spend that it then had, at least as much a week as in the weeks before; its
+    probability is the share of drawn curves, with the noise of the weeks, that reach it. Nothing of the weeks
+    claimed about is used. The statements say that they look back, and they are resolved like any other. Asked
+    again for the same weeks, the claims made before are answered.
+
+    Raises:
+        BadInput: the history is too short.
+    """
+    last = history.window(brand)[1]
+    if last is None:
+        raise BadInput(f"{brand}: nothing is loaded to look back on")
+    rng = np.random.default_rng(1)
+    made = []
+    end = history.monday(last + timedelta(days=1)) - timedelta(days=1)  # the last whole week's Sunday
+    for _ in range(rounds):
+        cut = end - timedelta(weeks=weeks)
+        past, ahead = (
+            history.read(brand, retailer, None, cut),
+            history.read(brand, retailer, cut + timedelta(days=1), end),
+        )
+        fits = {one.arm: one for one in fitting.fit(past.arms, draws=draws)}
+        before = {arm.arm: arm for arm in past.arms}
+        for arm in ahead.arms:
+            found = fits.get(arm.arm)
+            if found is None or not float(arm.spend_D.sum()):
+                continue
+            bar = float(before[arm.arm].sales_D[-weeks:].mean()) * len(arm.spend_D)
+            sales_SD = found.scale_S[:, None] * arm.spend_D / (found.half_S[:, None] + arm.spend_D) + found.baseline
+            noise_S = found.noise * np.sqrt(len(arm.spend_D)) * rng.standard_normal(len(found.scale_S))
+            sure = float(np.mean(sales_SD.sum(axis=1) + noise_S >= bar))
+            name, currency = past.names[arm.arm][:160], next(iter(past.currencies))
+            claim = f"Looking back from {cut}: {name} sells at least {bar:,.0f} {currency} to {end}"
+            days = {"start": str(cut + timedelta(days=1)), "end": str(end)}
+            made.append(
+                Forecast.objects.filter(brand=brand, agent=agent, statement=claim, due=end).first()
+                or make(
+                    brand=brand,
+                    retailer=retailer,
+                    statement=claim,
+                    metric="sales",
+                    comparison=">=",
+                    value=bar,
+                    probability=min(max(sure, 0.01), 0.99),
+                    subject={"metrics": {"campaign": arm.attributes["campaign"], **days}},
+                    task="budgeting",
+                    agent=agent,
+                    due=end,
+                    today=cut,
+                )
+            )
+        end = cut
+    return made
+
+
 # -- resolved
 
 
@@ -182,8 +246,8 @@ class Reading:
     never: bool = False
 
 
-def read(forecast: Forecast, today: date) -> Reading:
-    """What the forecast's subject says now."""
+def read(forecast: Forecast, today: date, totals: Callable[..., history.Totals] = history.totals) -> Reading:
+    """What the forecast's subject says now; ``totals`` may remember what it read."""
     subject = forecast.subject
     if "experiment" in subject:
         return _of_experiment(forecast)
@@ -192,10 +256,10 @@ def read(forecast: Forecast, today: date) -> Reading:
     if "adapter" in subject:
         return _of_votes(forecast)
     if "plan" in subject:
-        return _of_plan(forecast)
+        return _of_plan(forecast, totals)
     if "metrics" in subject:
         asked = subject["metrics"]
-        return _of_metrics(forecast, date.fromisoformat(asked["start"]), date.fromisoformat(asked["end"]))
+        return _of_metrics(forecast, date.fromisoformat(asked["start"]), date.fromisoformat(asked["end"]), totals)
     return Reading(why="a person says what came of it")
 
 
@@ -232,19 +296,24 @@ def _of_votes(forecast: Forecast) -> Reading:
     return Reading(wins / (wins + losses), {"votes": wins + losses})
 
 
-def _of_plan(forecast: Forecast) -> Reading:
+def _of_plan(forecast: Forecast, totals: Callable[..., history.Totals]) -> Reading:
     plan = _row(BudgetPlan, forecast.brand, forecast.subject["plan"])
     if plan is None or plan.period_start is None or plan.period_end is None:
         return Reading(why="the plan has no period to measure", never=True)
     arms = {row["id"] for row in plan.allocations}
     planned = sum(float(row["spend"]) for row in plan.allocations)
-    return _of_metrics(forecast, plan.period_start, plan.period_end, arms, planned)
+    return _of_metrics(forecast, plan.period_start, plan.period_end, totals, arms, planned)
 
 
 def _of_metrics(
-    forecast: Forecast, start: date, end: date, arms: set[str] | None = None, planned: float | None = None
+    forecast: Forecast,
+    start: date,
+    end: date,
+    totals: Callable[..., history.Totals],
+    arms: set[str] | None = None,
+    planned: float | None = None,
 ) -> Reading:
-    found = history.totals(forecast.brand, forecast.retailer, start, end)
+    found = totals(forecast.brand, forecast.retailer, start, end)
     if found.last is None or found.last < end - LATE:
         return Reading(why=f"reports reach to {found.last or 'no day'} of a period that ends {end}")
     if len(found.currencies) > 1:
@@ -341,7 +410,7 @@ def _tell(row: Forecast, what: str, by: Any) -> None:
     """The reflection that it came from learns of it, and so does the audit chain."""
     log = row.reflection
     if log is not None:
-        seen = "" if row.observed is None else f" ({row.metric} was {row.observed:,.4g})"
+        seen = "" if row.observed is None else f" ({row.metric} was {words.short(row.observed)})"
         line = f"{timezone.now().date()}: {row.statement}: {what}{seen}"
         log.outcome = "\n".join(part for part in (log.outcome, line) if part)
         if not log.forecasts.filter(status=Forecast.Status.OPEN).exists():
@@ -359,8 +428,11 @@ def _tell(row: Forecast, what: str, by: Any) -> None:
 def resolve_ready(rows: Iterable[Forecast], today: date) -> dict[str, int]:
     """Resolve what measurement can say something about; give up what waited too long."""
     counts = {"resolved": 0, "unresolvable": 0, "open": 0}
+    totals = cache(history.totals)  # many claims are about one period
     for row in rows:
-        reading = read(row, today)
+        if row.status != Forecast.Status.OPEN:
+            continue
+        reading = read(row, today, totals)
         if reading.observed is not None:
             resolve(row, observed=reading.observed, source=reading.source)
             counts["resolved"] += 1

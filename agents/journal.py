@@ -25,6 +25,7 @@ from agents.domain.reflection import (
     biases,
     decide,
     fires,
+    likely,
     missing_for,
     premortem,
 )
@@ -322,7 +323,7 @@ def _plan(plan: BudgetPlan) -> tuple[Reflection, list[dict[str, Any]]]:
         "last period's split, kept as it is",
         f"a test first: {tests[0]['arm']} would move this plan most for its cost" if tests else "a test before the money moves",
     ]  # fmt: skip
-    stories = premortem(roas)
+    stories, seen = premortem(roas), _watched(plan.brand)
     confidence = sum(CONFIDENCE.get(p["evidence"], 0.5) * p["share"] for p in plan.plan.get("evidence") or []) or 0.5
     supporting = [f"certified: at most {plan.plan['upper_bound']:,.0f} {plan.currency} is possible within the limits"]
     if even and objective > 1.0005 * even:
@@ -333,7 +334,9 @@ def _plan(plan: BudgetPlan) -> tuple[Reflection, list[dict[str, Any]]]:
     record = Reflection(
         memory_reference=tuple(past),
         alternate_frames=tuple(frames),
-        risks=Reflection.read({"risk_assessment": {"high_risk_factors": [_risk(story) for story in stories]}}).risks,
+        risks=Reflection.read(
+            {"risk_assessment": {"high_risk_factors": [_risk(story, seen) for story in stories]}}
+        ).risks,
         confidence=round(confidence, 3),
         rationale="weighted by what the plan's curves rest on: tests, calibrated curves, attribution",
         supporting=tuple(supporting),
@@ -344,8 +347,23 @@ def _plan(plan: BudgetPlan) -> tuple[Reflection, list[dict[str, Any]]]:
     return _checked(record, found), stories
 
 
-def _risk(story: Mapping[str, Any]) -> dict[str, Any]:
-    return {"factor": story["story"], "severity": "high", "mitigation": f"watched: {story['early_sign']}; it reopens this decision"}  # fmt: skip
+def _risk(story: Mapping[str, Any], seen: list[dict[str, Any]]) -> dict[str, Any]:
+    """A story of the pre-mortem as a risk; how likely it is says how often its sign came up at earlier decisions."""
+    signs = [sign for sign in seen if sign.get("metric") == story["metric"]]
+    return {
+        "factor": story["story"],
+        "severity": "high",
+        "probability": round(likely(sum(bool(sign.get("fired")) for sign in signs), len(signs)), 2),
+        "impact": story["impact"],
+        "mitigation": f"watched: {story['early_sign']}; it reopens this decision",
+    }
+
+
+def _watched(brand: Brand) -> list[dict[str, Any]]:
+    """Early signs of the brand's decisions that were carried out, come up or not."""
+    logs = ReflectionLog.objects.filter(brand=brand).exclude(decided_at=None).order_by("-created_at")
+    decided = [log for log in logs[:MOST_REMEMBERED] if log.phase in PHASES[3:] or log.reopened_at]
+    return [sign for log in decided for sign in log.monitors]
 
 
 def _checked(record: Reflection, found: list[dict[str, str]]) -> Reflection:
@@ -367,7 +385,7 @@ def _evidence(plan: BudgetPlan, record: Reflection, roas: float | None) -> Evide
     resolved = Forecast.objects.filter(brand=plan.brand, agent=AGENT[BudgetPlan]).resolved()
     seen = [
         row.observed / row.resolution["spend"]
-        for row in resolved.filter(metric="sales").exclude(observed=None)
+        for row in resolved.filter(metric="sales", subject__has_key="plan").exclude(observed=None)
         if row.resolution.get("spend")
     ]
     outcomes = list(resolved.values_list("happened", flat=True))
@@ -431,8 +449,8 @@ def _experiment(test: Experiment) -> tuple[Reflection, list[dict[str, Any]]]:
         memory_reference=tuple(remembered(test.brand, _context(test), leave_out=test.pk)),
         alternate_frames=("act on attribution alone", "test another arm", "a longer test with fewer stores"),
         risks=Reflection.read({"risk_assessment": {"high_risk_factors": [
-            {"factor": "stores treated and not treated drift apart", "severity": "high", "mitigation": "read against placebo sets of untreated stores"},
-            {"factor": "the test is read early", "severity": "medium", "mitigation": "its plan is registered; looks only by the registered rule"},
+            {"factor": "stores treated and not treated drift apart", "severity": "high", "impact": "a difference that is no effect", "mitigation": "read against placebo sets of untreated stores"},
+            {"factor": "the test is read early", "severity": "medium", "impact": "an effect is claimed too often", "mitigation": "its plan is registered; looks only by the registered rule"},
         ]}}).risks,
         confidence=round(confidence, 3),
         rationale=f"{hits} of {len(tests)} earlier tests of this brand found an effect; two imagined ones, one found, stand before them",
@@ -443,6 +461,7 @@ def _experiment(test: Experiment) -> tuple[Reflection, list[dict[str, Any]]]:
     evidence = Evidence(
         supporting=len(supporting),
         contradicting=len(record.contradicting),
+        frames=len(record.alternate_frames),
         memories=tuple(case["what"] for case in record.memory_reference),
         probability=record.confidence,
         base_rate=hits / len(tests) if len(tests) >= 5 else None,
@@ -458,8 +477,8 @@ def _adapter(adapter: Adapter) -> tuple[Reflection, list[dict[str, Any]]]:
         memory_reference=tuple(remembered(adapter.brand, _context(adapter), leave_out=adapter.uuid)),
         alternate_frames=("the version that serves stays", "serve it to one campaign in ten first"),
         risks=Reflection.read({"risk_assessment": {"high_risk_factors": [
-            {"factor": "it does nothing on the server", "severity": "critical", "mitigation": "proved by its probes before it serves"},
-            {"factor": "people like it less", "severity": "high", "mitigation": "blind pairs are counted; it is taken back when they say worse"},
+            {"factor": "it does nothing on the server", "severity": "critical", "impact": "the base model writes in the brand's name", "mitigation": "proved by its probes before it serves"},
+            {"factor": "people like it less", "severity": "high", "impact": "worse texts until it is taken back", "mitigation": "blind pairs are counted; it is taken back when they say worse"},
         ]}}).risks,
         confidence=confidence,
         rationale=f"its gate said {verdict.replace('_', ' ')}" if verdict else "no evaluation is recorded with it",

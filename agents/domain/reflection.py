@@ -438,24 +438,29 @@ def _confirmation(evidence: Evidence) -> dict[str, str] | None:
 def _availability(evidence: Evidence) -> dict[str, str] | None:
     if len(evidence.memories) == 1:
         return _flag("availability", f"one remembered case carries it: {evidence.memories[0][:120]}")
+    if evidence.memories and not evidence.frames:
+        return _flag("availability", f"{len(evidence.memories)} remembered cases and no other frame")
     return None
 
 
-PREMORTEM = (  # how it failed, its early sign, the measure that shows it, and the value under which it fires
+PREMORTEM = (  # how it failed, what that does, its early sign, the measure that shows it, the value under which it fires
     (
         "Returns fell as spend grew past what was ever seen",
+        "half of the expected sales or less for the whole budget",
         "return since the start under half of what is expected",
         "roas",
         None,
     ),
     (
         "The product ran out and the money went on",
+        "spend without sales until somebody stops it",
         "sales of the last week under 40 % of the four weeks before while spend goes on",
         "sales_trend",
         0.4,
     ),
     (
         "A rival took the shelf: the same money reached fewer people",
+        "dearer reach; the plan's sales are missed",
         "impressions of the last week under 60 % of the four weeks before while spend goes on",
         "impressions_trend",
         0.6,
@@ -464,16 +469,21 @@ PREMORTEM = (  # how it failed, its early sign, the measure that shows it, and t
 
 
 def premortem(expected_roas: float | None) -> list[dict[str, Any]]:
-    """Three stories of how it failed, each with an early sign that is watched: {story, early_sign, metric, below}.
+    """Three stories of how it failed, each with an early sign that is watched: {story, impact, early_sign, metric, below}.
 
     Args:
         expected_roas: sales per unit of spend that the decision counts on; None leaves the first unwatched.
     """
     stories = []
-    for story, sign, metric, limit in PREMORTEM:
+    for story, impact, sign, metric, limit in PREMORTEM:
         below = limit if metric != "roas" else (expected_roas / 2 if expected_roas else None)
-        stories.append({"story": story, "early_sign": sign, "metric": metric, "below": below})
+        stories.append({"story": story, "impact": impact, "early_sign": sign, "metric": metric, "below": below})
     return stories
+
+
+def likely(came: int, watched: int) -> float:
+    """How likely an early sign is: how often it came among earlier decisions, with one in five before any is known."""
+    return (came + 1) / (watched + 5)
 
 
 def fires(monitor: Mapping[str, Any], signs: Mapping[str, float]) -> bool:

@@ -232,12 +232,15 @@ def _copy(facts: dict[str, Any]) -> str:
 
 
 def _reflection(facts: dict[str, Any]) -> str:
-    found = facts["reflect"]
+    found, cycle = facts["reflect"], facts["cycle"]
+    levels = ", ".join(f"{said}: {came:.2f}" for said, came in cycle["at"].items())
     return (
-        "<h2>Why, and what is expected</h2>"
-        f"<p>{esc(found['context'])}. Confidence {esc(found['confidence'])} against “{esc(found['threshold'])}”: "
-        f"{'proceed' if found['should_proceed'] else 'do not proceed yet'}. {esc(' '.join(found.get('reasons', [])))}</p>"
-        f"<p>Forecast: {esc(found['forecast'])} (probability {esc(found['probability'])}, due {esc(found['due'])}).</p>"
+        "<h2>Why, how sure, and what that was worth</h2>"
+        f"<p>{esc(found['context'])}. Confidence {esc(found['confidence'])}, by what came true so far {found['calibrated']:.2f}, "
+        f"against “{esc(found['threshold'])}”: {esc(found['note'])}. {esc('. '.join(found['reasons']))}.</p>"
+        f"<p>{cycle['claims']} forecasts of past weeks, each from what was known before them: {cycle['resolved']} resolved, "
+        f"Brier {cycle['brier']:.3f}. Said and came true: {esc(levels)}. A past plan, approved and measured: "
+        f"{esc(found['forecast'])} (probability {esc(found['probability'])}): {esc(found['came'])}.</p>"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,15 @@ from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
 
+from agents import decisions, forecasts, journal, serving
 from agents import services as agent_services
-from agents import serving
 from agents import tasks as agent_tasks
 from agents.domain import briefs
-from agents.domain.calibration import Map
-from agents.domain.reflection import Reflection, decide
-from agents.models import Adapter, AdapterAlias, Deployment, Forecast, ReflectionLog
+from agents.models import Adapter, AdapterAlias, Deployment, Forecast
 from campaigns import history
 from campaigns import services as campaign_services
 from campaigns import tasks as campaign_tasks
+from campaigns.domain import fitting, planning
 from campaigns.domain.experiments.design import design
 from campaigns.models import BudgetPlan, CurveFit, Experiment, Recommendation, ResponseCurve, Task
 from feedback.models import Feedback, ReviewTask
@@ -540,91 +539,77 @@ def redraft(_: Facts) -> Facts:
     return {"examples": examples, "adapter": route.digest, "note": f"{passed} of {len(examples)} pass"}
 
 
-def reflect(facts: Facts) -> Facts:
-    """Why the plan is proposed, what could go wrong, how sure, and what will tell."""
-    brand = acme()
-    row = BudgetPlan.objects.get(pk=facts["plan"]["id"])
-    expected = facts["plan"]["value"]
-    low = (row.plan.get("interval") or [None])[0]
-    bar = low if low is not None else 0.9 * expected
-    record = {
-        "phase": "decision",
-        "memory_reference": [f"metrics of {facts['curves']['window'][0]} to {facts['curves']['window'][1]}"],
-        "alternate_frames": [
-            "the even split",
-            "last period's split",
-            "prove first by the geo test, then move the money",
-        ],
-        "risk_assessment": {
-            "high_risk_factors": [
-                {
-                    "factor": "attribution overstates the mailings",
-                    "severity": "critical",
-                    "probability": 0.6,
-                    "impact": "money moves to arms that bring nothing",
-                    "mitigation": f"geo test of {len(facts['experiment']['units'])} stores before the second half is spent",
-                },
-                {
-                    "factor": "spend is assumed, not reported",
-                    "severity": "high",
-                    "probability": 1.0,
-                    "impact": "every return is only as good as the rule",
-                    "mitigation": "replace the rule by the network's invoices",
-                },
-            ],
-            "mitigation": [],
-        },
-        "confidence": {
-            "value": 0.6,
-            "rationale": "curves rest on attribution only, and on assumed spend",
-            "supporting": [f"certified to {facts['plan']['gap']:.1e} of the best for these curves"],
-            "contradicting": ["no experiment has confirmed any curve"],
-        },
-        "decision_threshold": "confidence >= 0.8 OR validation from risk team",
-        "bias_checkpoint": "Would we choose it if last period's winners were hidden?",
-        "biases": [{"type": "recency", "note": "one year of history"}],
-        "validations": [],
+def cycle(_: Facts) -> Facts:
+    """Plan, approve, measure, resolve, recalibrate: on weeks that are past, from what was known before them."""
+    brand, author = acme(), journal.AGENT[BudgetPlan]
+    claims = forecasts.look_back(brand, shop(), agent=author)
+    forecasts.resolve_ready(claims, timezone.now().date())
+    resolved = Forecast.objects.filter(pk__in=[claim.pk for claim in claims]).resolved().count()
+    plan = decisions.decide_plan(_as_bought(max(claim.due for claim in claims)), "approve", None, "looking back")
+    claim = Forecast.objects.get(brand=brand, subject__plan=str(plan.pk))
+    forecasts.resolve_ready([claim], claim.due)
+    claim.refresh_from_db()
+    told = forecasts.score(Forecast.objects.filter(brand=brand, agent=author))["all"]
+    learned = forecasts.learned(brand, author)
+    return {
+        "claims": len(claims),
+        "resolved": resolved,
+        "brier": told["brier"],
+        "skill": told["brier_skill"],
+        "plan": {name: getattr(claim, name) for name in ("statement", "probability", "status", "observed", "happened")},
+        "at": {str(level): learned(level) for level in (0.5, 0.7, 0.9)},
+        "note": f"{told['n']} forecasts of past weeks resolved, Brier {told['brier']:.3f}; said 0.9, came true {learned(0.9):.2f}",
     }
-    read = Reflection.read(record)
-    verdict = decide(read, Map(0, 0.0))
-    log = ReflectionLog.objects.create(
-        brand=brand,
-        retailer=shop(),
-        recommendation=row.recommendations.first(),
-        task=Task.BUDGETING,
-        agent="budget optimizer",
-        context=f"Move next quarter's budget as proposed in '{row.name}'",
-        verdict=verdict.row(),
-        should_proceed=verdict.should_proceed,
-        **read.row(),
+
+
+def _as_bought(end: date) -> BudgetPlan:
+    """A plan of four past weeks with the split that was bought, by curves that had not seen them."""
+    brand, retailer, start = acme(), shop(), end - timedelta(days=27)
+    name = f"Looking back: four weeks to {end}, as they were bought"
+    known = BudgetPlan.objects.filter(brand=brand, name=name, status=BudgetPlan.Status.SUCCEEDED).first()
+    if known is not None:
+        return known
+    past, bought = (
+        history.read(brand, retailer, None, start - timedelta(days=1)),
+        history.totals(brand, retailer, start, end),
     )
-    due = timezone.now().date() + timedelta(weeks=19)
-    forecast = Forecast.objects.create(
+    arms: list[dict[str, Any]] = [
+        {"id": one.arm, "kind": "michaelis_menten", "scale": one.scale, "half": one.half, "std": {"scale": one.scale_std}, "last": one.spend_mean, "seen": one.spend_max, "period_days": 7, "evidence": one.evidence}
+        for one in fitting.fit(past.arms, draws=200)
+        if bought.spend.get(one.arm, 0.0) > 0
+    ]  # fmt: skip
+    limits = {arm["id"]: {"fixed": round(bought.spend[arm["id"]], 2)} for arm in arms}
+    total, currency = sum(one["fixed"] for one in limits.values()), next(iter(past.currencies))
+    run = campaign_services.wish_for_plan(
         brand=brand,
-        retailer=shop(),
-        reflection=log,
-        recommendation=log.recommendation,
-        task=Task.BUDGETING,
-        agent="budget optimizer",
-        statement=f"Attributed sales of the plan's quarter reach {bar:,.0f} USD (spend assumed)",
-        metric="sales",
-        comparison=">=",
-        value=bar,
-        probability=0.6,
-        subject={"plan": str(row.pk)},
-        due=due,
+        retailer=retailer,
+        name=name,
+        problem=planning.problem_of(arms, total_budget=total, days=28, currency=currency, limits=limits),
+        start=start,
+        end=end,
+        spend_assumed=True,
     )
+    campaign_tasks.optimize(str(run.pk), tenant=run.tenant)
+    return BudgetPlan.objects.get(pk=must(run).pk)
+
+
+def reflect(facts: Facts) -> Facts:
+    """Why the plan is proposed, what could go wrong, and how sure, by what that was worth so far; people decide."""
+    log = journal.about(BudgetPlan.objects.get(pk=facts["plan"]["id"]))
+    verdict = journal.verdict_of(log)
+    done = facts["cycle"]["plan"]
     return {
         "context": log.context,
-        "confidence": 0.6,
-        "threshold": record["decision_threshold"],
+        "confidence": verdict.confidence_raw,
+        "calibrated": verdict.confidence_calibrated,
+        "threshold": log.decision_threshold,
         "should_proceed": verdict.should_proceed,
         "reasons": verdict.reasons,
-        "forecast": forecast.statement,
-        "probability": forecast.probability,
-        "due": str(due),
-        "note": "does not proceed without the risk team" if not verdict.should_proceed else "may proceed",
-    }
+        "forecast": done["statement"],
+        "probability": done["probability"],
+        "came": "came true" if done["happened"] else "did not come true" if done["happened"] is not None else done["status"],
+        "note": "may proceed" if verdict.should_proceed else "waits in the inbox for somebody to approve",
+    }  # fmt: skip
 
 
 class _Quiet:

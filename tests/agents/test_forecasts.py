@@ -15,6 +15,7 @@ from django.utils import timezone
 from agents import forecasts, tasks
 from agents.models import Edited, Forecast, ReflectionLog
 from retailers import audit
+from retailers.models import PerformanceMetric
 from rmn.lib.errors import BadInput
 from tests.campaigns.test_doors import MONDAY, weeks
 from tests.conftest import People
@@ -285,3 +286,31 @@ class TestDoors:
         body = {"probability": 0.5}
         answer = people.api(people.owner).post(f"/api/v1/forecasts/{row.uuid}/beside/", body, format="json")
         assert (answer.status_code, answer.json()["made_by"]) == (201, "owner")
+
+
+class TestLookedBack:
+    def test_past_weeks_are_claimed_from_what_was_known_before_them_and_resolved_at_once(self, people: People) -> None:
+        weeks(people)
+        claims = forecasts.look_back(people.brand, agent="budget optimizer", draws=60)
+        assert len(claims) == 3
+        assert len({claim.due for claim in claims}) == 3
+        assert all(0.01 <= claim.probability <= 0.99 for claim in claims if claim.probability is not None)
+        # what came after a claim's weeks, or in them, does not change it
+        PerformanceMetric.objects.filter(period_start__gt=claims[-1].due - dt.timedelta(days=28)).update(spend=1)
+        assert forecasts.look_back(people.brand, agent="other", draws=60)[-1].value == claims[-1].value
+        counts = forecasts.resolve_ready(claims, timezone.now().date())
+        assert (counts["resolved"], counts["open"]) == (3, 0)
+        row = Forecast.objects.get(pk=claims[0].pk)
+        assert row.observed is not None
+        assert row.happened == (row.observed >= float(row.value or 0))
+
+    def test_the_same_weeks_are_claimed_about_once(self, people: People) -> None:
+        weeks(people)
+        for _ in range(2):
+            claims = forecasts.look_back(people.brand, agent="budget optimizer", draws=60)
+            forecasts.resolve_ready(claims, timezone.now().date())
+        assert Forecast.objects.count() == 3
+
+    def test_without_reports_there_is_nothing_to_look_back_on(self, people: People) -> None:
+        with pytest.raises(BadInput, match="nothing is loaded"):
+            forecasts.look_back(people.brand, agent="budget optimizer")

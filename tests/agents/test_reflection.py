@@ -157,6 +157,7 @@ def test_the_seven_biases_are_found_in_figures_and_not_in_sound_ones() -> None:
         supporting=2,
         contradicting=1,
         memories=("one", "two"),
+        frames=2,
     )
     assert reflection.biases(sound) == []
     assert reflection.biases(reflection.Evidence()) == []
@@ -177,3 +178,15 @@ def test_the_command_answers_in_the_agreed_shape(tmp_path: Path) -> None:
         "reasons",
     }
     assert (found["should_proceed"], found["n"]) == (False, 0)
+
+
+def test_a_sign_is_as_likely_as_it_came_up_before_and_one_in_five_at_first() -> None:
+    assert reflection.likely(0, 0) == pytest.approx(0.2)
+    assert reflection.likely(9, 95) == pytest.approx(0.1)
+    assert all(story["impact"] for story in reflection.premortem(3.0))
+
+
+def test_remembered_cases_without_another_frame_are_availability() -> None:
+    three = reflection.Evidence(memories=("one", "two", "three"))
+    assert [flag["type"] for flag in reflection.biases(three)] == ["availability"]
+    assert reflection.biases(replace(three, frames=2)) == []

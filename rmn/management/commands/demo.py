@@ -30,7 +30,8 @@ STAGES = [
     Stage("evaluate", "Evaluated on unseen products", stages.evaluate, version=2),
     Stage("deploy", "Gated, proved and deployed", stages.deploy),
     Stage("redraft", "Drafted again", stages.redraft),
-    Stage("reflect", "Reasons and a forecast recorded", stages.reflect),
+    Stage("cycle", "Past weeks forecast, measured, scored and learnt from", stages.cycle),
+    Stage("reflect", "The plan's reasons, and how sure by what that was worth", stages.reflect, version=2),
 ]
 
 

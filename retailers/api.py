@@ -112,6 +112,7 @@ class OutcomeSerializer(serializers.ModelSerializer):
 
 class MetricSerializer(RowSerializer):
     outcomes = OutcomeSerializer(many=True, read_only=True)
+    extracted_at = serializers.DateTimeField(source="taken_at", read_only=True)
 
     class Meta:
         model = PerformanceMetric
@@ -158,7 +159,11 @@ class MetricSerializer(RowSerializer):
 class Metrics(ReadOnlyRows):
     """Harmonized performance at every grain. To add values take ONE grain; ``summary`` does."""
 
-    queryset = PerformanceMetric.objects.select_related("brand", "retailer").prefetch_related("outcomes")
+    queryset = (
+        PerformanceMetric.objects.select_related("brand", "retailer", "load")
+        .defer("load__result", "load__log", "load__config")
+        .prefetch_related("outcomes")
+    )
     serializer_class = MetricSerializer
     filterset_fields = ["network", "grain", "campaign_id", "channel", "currency", "period_start", "is_final"]
 

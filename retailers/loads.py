@@ -156,11 +156,14 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
         )
         _copy_frame(cursor, "stage_metric", metrics.select(COLUMNS))
         cursor.execute("ANALYZE stage_metric")
+        taken = "greatest(m.extracted_at, l.confirmed_at)"  # null counts as nothing
         cursor.execute(
             "CREATE TEMP TABLE stage_hit ON COMMIT DROP AS"
-            " SELECT m.id, s.row_key, m.row_hash <> s.row_hash AS changed, s.extracted_at >= m.extracted_at AS newer,"
-            f" s.extracted_at > m.extracted_at AS later FROM stage_metric s JOIN {table} m"
-            " ON m.brand_id = %(brand)s AND m.retailer_id = %(retailer)s AND m.row_key = s.row_key",
+            f" SELECT m.id, m.load_id, s.row_key, s.extracted_at, m.row_hash <> s.row_hash AS changed,"
+            f" s.extracted_at >= {taken} AS newer, s.extracted_at > {taken} AS later, s.is_final <> m.is_final AS ripe"
+            f" FROM stage_metric s JOIN {table} m"
+            " ON m.brand_id = %(brand)s AND m.retailer_id = %(retailer)s AND m.row_key = s.row_key"
+            f" LEFT JOIN {FeedLoad._meta.db_table} l ON l.id = m.load_id",
             mine,
         )
         cursor.execute("ANALYZE stage_hit")
@@ -169,6 +172,7 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
             " count(*) FILTER (WHERE changed AND NOT newer) FROM stage_hit"
         )
         unchanged, restated, older = cursor.fetchone()
+        confirmed = _confirm(cursor, table) if unchanged else []
         cursor.execute("CREATE TEMP TABLE stage_touched (id bigint, row_key varchar(64)) ON COMMIT DROP")
         if restated:
             _restate(cursor, table, outcome, revision, mine)
@@ -176,6 +180,8 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
             cursor.execute(
                 f"UPDATE {table} m SET extracted_at = s.extracted_at, is_final = s.is_final FROM stage_metric s, stage_hit h"
                 " WHERE h.id = m.id AND h.row_key = s.row_key AND NOT h.changed AND h.later"
+                " AND (h.ripe OR h.load_id IS NULL OR h.load_id <> ALL(%s::uuid[]))",
+                [confirmed],
             )
         fresh = (
             ""
@@ -204,6 +210,24 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
             mine,
         )
     return {"inserted": inserted, "unchanged": unchanged, "restated": restated, "older": older}
+
+
+def _confirm(cursor: Any, table: str) -> list[Any]:
+    """Loads of which every standing row is said again by this later extract: one stamp stands for all their rows.
+
+    To write each row anew for its instant alone would cost as much as the first load.
+    """
+    cursor.execute(
+        "SELECT load_id, count(*), min(extracted_at) FROM stage_hit WHERE later AND load_id IS NOT NULL"
+        " GROUP BY load_id HAVING min(extracted_at) = max(extracted_at)"
+    )
+    confirmed = []
+    for load, hits, instant in cursor.fetchall():
+        cursor.execute(f"SELECT count(*) FROM {table} WHERE load_id = %s", [load])
+        if cursor.fetchone()[0] == hits:
+            cursor.execute(f"UPDATE {FeedLoad._meta.db_table} SET confirmed_at = %s WHERE id = %s", [instant, load])
+            confirmed.append(load)
+    return confirmed
 
 
 def _restate(cursor: Any, table: str, outcome: str, revision: str, mine: dict[str, Any]) -> None:
@@ -248,16 +272,20 @@ def _batches(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, i
     table = metrics.sort("row_key").collect(engine="streaming")
     outcomes = _outcomes(folder).sort("row_key").collect(engine="streaming")
     keys = outcomes["row_key"]
+    said = FeedLoad.objects.filter(brand_id=load.brand_id, retailer_id=load.retailer_id, confirmed_at__isnull=False)
+    confirmed = dict(said.values_list("pk", "confirmed_at"))
     for start in range(0, table.height, BATCH):
         part = table.slice(start, BATCH)
         first, last = part["row_key"][0], part["row_key"][-1]
         begin = int(keys.search_sorted(first, "left")) if len(keys) else 0
         end = int(keys.search_sorted(last, "right")) if len(keys) else 0
-        _batch(part, outcomes.slice(begin, end - begin), load, counts)
+        _batch(part, outcomes.slice(begin, end - begin), load, counts, confirmed)
     return counts
 
 
-def _batch(part: pl.DataFrame, outcomes: pl.DataFrame, load: FeedLoad, counts: dict[str, int]) -> None:
+def _batch(
+    part: pl.DataFrame, outcomes: pl.DataFrame, load: FeedLoad, counts: dict[str, int], confirmed: dict[Any, Any]
+) -> None:
     mine = PerformanceMetric.objects.filter(brand_id=load.brand_id, retailer_id=load.retailer_id)
     standing = {row.row_key: row for row in mine.filter(row_key__in=part["row_key"].to_list())}
     fresh: list[PerformanceMetric] = []
@@ -268,12 +296,14 @@ def _batch(part: pl.DataFrame, outcomes: pl.DataFrame, load: FeedLoad, counts: d
         old = standing.get(values["row_key"])
         if old is None:
             fresh.append(PerformanceMetric(brand_id=load.brand_id, retailer_id=load.retailer_id, load=load, **values))
-        elif old.row_hash == values["row_hash"]:
+            continue
+        taken = max(old.extracted_at, confirmed.get(old.load_id, old.extracted_at))
+        if old.row_hash == values["row_hash"]:
             counts["unchanged"] += 1
-            if values["extracted_at"] > old.extracted_at:
+            if values["extracted_at"] > taken:
                 old.extracted_at, old.is_final = values["extracted_at"], values["is_final"]
                 confirmed.append(old)
-        elif values["extracted_at"] < old.extracted_at:
+        elif values["extracted_at"] < taken:
             counts["older"] += 1
         else:
             before[old.pk] = {

@@ -362,6 +362,9 @@ class FeedLoad(Run):
     file_path = models.CharField(max_length=400, blank=True)  # below the files folder, by content hash
     file_sha256 = models.CharField(max_length=64, db_index=True)
     extracted_at = models.DateTimeField(null=True, blank=True)  # newest wins by this
+    confirmed_at = models.DateTimeField(
+        null=True, blank=True, editable=False
+    )  # a newer extract said all its rows again
     grain = models.CharField(max_length=24, blank=True)
     period_start = models.DateField(null=True, blank=True)
     period_end = models.DateField(null=True, blank=True)
@@ -516,6 +519,12 @@ class PerformanceMetric(Owned):
 
     def __str__(self) -> str:
         return f"{self.grain} {self.campaign_id} {self.period_start}"
+
+    @property
+    def taken_at(self) -> datetime:
+        """The newest extract that said this value: its own, or a later one that said its file's rows again."""
+        again = self.load.confirmed_at if self.load else None
+        return max(self.extracted_at, again) if again else self.extracted_at
 
     def report_number(self) -> int:
         where = (self.retailer_id, self.network, self.account_id, self.ad_product, self.currency, self.brand_id)

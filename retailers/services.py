@@ -352,9 +352,11 @@ def performance(metrics: Any, days: int) -> dict[str, Any]:
         files=Count("file_sha256", distinct=True),
         mappings=Count("mapping_version", distinct=True),
         taken=Max("extracted_at"),
+        confirmed=Max("load__confirmed_at"),
         open=Count("pk", filter=Q(is_final=False)),
         assumed=Count("pk", filter=Q(spend_assumed=True)),
     )
+    files["taken"] = max(filter(None, (files["taken"], files.pop("confirmed"))), default=None)
     return {
         "newest": newest,
         "since": since,

@@ -82,6 +82,19 @@ def test_an_older_extract_never_overwrites_a_newer_one(brand, retailer):
     assert spend(brand) == Decimal("6.6")
 
 
+def test_a_later_file_that_says_the_same_of_all_rows_or_some_holds_against_what_comes_between(brand, retailer):
+    load(brand, retailer, FIRST)
+    part = "".join(line + "\n" for line in FIRST.splitlines() if "c2" not in line)
+    load(brand, retailer, part, as_of="2026-02-09T00:00:00+00:00")  # of two rows in three
+    load(brand, retailer, FIRST.replace("2.20", "9.99").replace("3.30", "4.00"), as_of="2026-02-05T00:00:00+00:00")
+    assert spend(brand) == Decimal("7.3")  # c2 was said last on the 1st
+    load(brand, retailer, FIRST.replace("3.30", "4.00"), as_of="2026-02-20T00:00:00+00:00")  # of all
+    late = load(brand, retailer, FIRST, as_of="2026-02-10T00:00:00+00:00")
+    assert late.result["load"]["older"] == 1
+    taken = {row.taken_at.date() for row in PerformanceMetric.objects.select_related("load")}
+    assert taken == {dt.date(2026, 2, 20)}
+
+
 def test_a_file_that_fails_leaves_nothing_behind(brand, retailer, monkeypatch):
     monkeypatch.setattr("retailers.loads.keep_refused", lambda *_: 1 / 0)
     run = load(brand, retailer, FIRST)

@@ -26,6 +26,7 @@ from rmn.lib.errors import BadInput
 
 BATCH = 2000
 COPY_ROWS = 100_000
+MOST_KEYS = 500_000  # of 64 characters, held at once
 NUMBERS = ("impressions", "viewable_impressions", "clicks", "spend")
 PLAIN = tuple(
     name
@@ -44,6 +45,7 @@ COLUMNS = (
     "spend_assumed",
     "report",
 )
+STAMPS = ("row_key", "row_hash", "extracted_at", "is_final")
 OUTCOME_COLUMNS = ("row_key", "metric", "window_days", "interaction", "model", "scope", "sales_channel", "value")
 
 
@@ -149,19 +151,24 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
     }
     names = ", ".join(COLUMNS)
     with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS stage_metric, stage_outcome, stage_hit, stage_touched")
+        cursor.execute("DROP TABLE IF EXISTS stage_key, stage_metric, stage_outcome, stage_hit, stage_touched")
+        cursor.execute(
+            f"CREATE TEMP TABLE stage_key ON COMMIT DROP AS SELECT {', '.join(STAMPS)} FROM {table} WITH NO DATA"
+        )
         cursor.execute(f"CREATE TEMP TABLE stage_metric ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA")
         cursor.execute(
             f"CREATE TEMP TABLE stage_outcome ON COMMIT DROP AS SELECT ''::varchar(64) AS row_key, {', '.join(OUTCOME_COLUMNS[1:])} FROM {outcome} WITH NO DATA"
         )
-        _copy_frame(cursor, "stage_metric", metrics.select(COLUMNS))
-        cursor.execute("ANALYZE stage_metric")
+        # what stands is compared by key and hash; only rows that are written travel whole
+        if PerformanceMetric.objects.filter(brand_id=load.brand_id, retailer_id=load.retailer_id).exists():
+            _copy_frame(cursor, "stage_key", metrics.select(STAMPS))
+            cursor.execute("ANALYZE stage_key")
         taken = "greatest(m.extracted_at, l.confirmed_at)"  # null counts as nothing
         cursor.execute(
             "CREATE TEMP TABLE stage_hit ON COMMIT DROP AS"
             f" SELECT m.id, m.load_id, s.row_key, s.extracted_at, m.row_hash <> s.row_hash AS changed,"
             f" s.extracted_at >= {taken} AS newer, s.extracted_at > {taken} AS later, s.is_final <> m.is_final AS ripe"
-            f" FROM stage_metric s JOIN {table} m"
+            f" FROM stage_key s JOIN {table} m"
             " ON m.brand_id = %(brand)s AND m.retailer_id = %(retailer)s AND m.row_key = s.row_key"
             f" LEFT JOIN {FeedLoad._meta.db_table} l ON l.id = m.load_id",
             mine,
@@ -173,12 +180,15 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
         )
         unchanged, restated, older = cursor.fetchone()
         confirmed = _confirm(cursor, table) if unchanged else []
+        written = _written(cursor, unchanged + older) if unchanged or restated or older else None
+        _copy_frame(cursor, "stage_metric", _only(metrics.select(COLUMNS), written))
+        cursor.execute("ANALYZE stage_metric")
         cursor.execute("CREATE TEMP TABLE stage_touched (id bigint, row_key varchar(64)) ON COMMIT DROP")
         if restated:
             _restate(cursor, table, outcome, revision, mine)
         if unchanged:
             cursor.execute(
-                f"UPDATE {table} m SET extracted_at = s.extracted_at, is_final = s.is_final FROM stage_metric s, stage_hit h"
+                f"UPDATE {table} m SET extracted_at = s.extracted_at, is_final = s.is_final FROM stage_key s, stage_hit h"
                 " WHERE h.id = m.id AND h.row_key = s.row_key AND NOT h.changed AND h.later"
                 " AND (h.ripe OR h.load_id IS NULL OR h.load_id <> ALL(%s::uuid[]))",
                 [confirmed],
@@ -196,12 +206,7 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
         )
         inserted = cursor.rowcount
         cursor.execute("ANALYZE stage_touched")
-        outcomes = _outcomes(folder)
-        if unchanged or older:  # only of rows that are written
-            cursor.execute("SELECT row_key FROM stage_touched")
-            touched = pl.LazyFrame({"row_key": [key for (key,) in cursor.fetchall()]}, schema={"row_key": pl.String})
-            outcomes = outcomes.join(touched, on="row_key", how="semi")
-        _copy_frame(cursor, "stage_outcome", outcomes)
+        _copy_frame(cursor, "stage_outcome", _only(_outcomes(folder), written))
         cursor.execute("ANALYZE stage_outcome")
         cursor.execute(
             f"INSERT INTO {outcome} (brand_id, performance_id, {', '.join(OUTCOME_COLUMNS[1:])})"
@@ -210,6 +215,22 @@ def _copy(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, int]
             mine,
         )
     return {"inserted": inserted, "unchanged": unchanged, "restated": restated, "older": older}
+
+
+def _written(cursor: Any, left: int) -> pl.LazyFrame | None:
+    """Keys of the staged rows that are new or restate what stands; None where they are too many to tell apart here."""
+    cursor.execute("SELECT count(*) FROM stage_key")
+    if cursor.fetchone()[0] - left > MOST_KEYS:
+        return None
+    cursor.execute(
+        "SELECT s.row_key FROM stage_key s LEFT JOIN stage_hit h ON h.row_key = s.row_key"
+        " WHERE h.row_key IS NULL OR (h.changed AND h.newer)"
+    )
+    return pl.LazyFrame({"row_key": [key for (key,) in cursor.fetchall()]}, schema={"row_key": pl.String})
+
+
+def _only(rows: pl.LazyFrame, keys: pl.LazyFrame | None) -> pl.LazyFrame:
+    return rows if keys is None else rows.join(keys, on="row_key", how="semi")
 
 
 def _confirm(cursor: Any, table: str) -> list[Any]:

@@ -584,7 +584,7 @@ class _Planner:
         frame = drop_what_is_no_data(self.feed, self.bound)
         frame = frame.with_columns(pl.struct(self.feed.headers).alias(RAW), *self.read)
         frame = frame.with_columns(self.derive)
-        refused = pl.any_horizontal([pl.lit(value=False), *[rule.when.fill_null(value=False) for rule in self.rules]])
+        refused = pl.any_horizontal([pl.lit(value=False), *[rule.when for rule in self.rules]]).fill_null(value=False)
         mask = pl.sum_horizontal(
             [
                 pl.when(when.fill_null(value=False))

@@ -294,18 +294,18 @@ def _batches(metrics: pl.LazyFrame, folder: Path, load: FeedLoad) -> dict[str, i
     outcomes = _outcomes(folder).sort("row_key").collect(engine="streaming")
     keys = outcomes["row_key"]
     said = FeedLoad.objects.filter(brand_id=load.brand_id, retailer_id=load.retailer_id, confirmed_at__isnull=False)
-    confirmed = dict(said.values_list("pk", "confirmed_at"))
+    stamps = dict(said.values_list("pk", "confirmed_at"))
     for start in range(0, table.height, BATCH):
         part = table.slice(start, BATCH)
         first, last = part["row_key"][0], part["row_key"][-1]
         begin = int(keys.search_sorted(first, "left")) if len(keys) else 0
         end = int(keys.search_sorted(last, "right")) if len(keys) else 0
-        _batch(part, outcomes.slice(begin, end - begin), load, counts, confirmed)
+        _batch(part, outcomes.slice(begin, end - begin), load, counts, stamps)
     return counts
 
 
 def _batch(
-    part: pl.DataFrame, outcomes: pl.DataFrame, load: FeedLoad, counts: dict[str, int], confirmed: dict[Any, Any]
+    part: pl.DataFrame, outcomes: pl.DataFrame, load: FeedLoad, counts: dict[str, int], stamps: dict[Any, Any]
 ) -> None:
     mine = PerformanceMetric.objects.filter(brand_id=load.brand_id, retailer_id=load.retailer_id)
     standing = {row.row_key: row for row in mine.filter(row_key__in=part["row_key"].to_list())}
@@ -318,7 +318,7 @@ def _batch(
         if old is None:
             fresh.append(PerformanceMetric(brand_id=load.brand_id, retailer_id=load.retailer_id, load=load, **values))
             continue
-        taken = max(old.extracted_at, confirmed.get(old.load_id, old.extracted_at))
+        taken = max(old.extracted_at, stamps.get(old.load_id, old.extracted_at))
         if old.row_hash == values["row_hash"]:
             counts["unchanged"] += 1
             if values["extracted_at"] > taken:

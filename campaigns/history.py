@@ -10,12 +10,14 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-from django.db.models import Count, Max, Min, Sum
+from django.db.models import Avg, Count, Max, Min, Sum
+from django.utils import timezone
 
-from campaigns.domain import planning
+from campaigns.domain import planning, readiness
 from campaigns.domain.fitting import History
 from campaigns.models import Campaign, ResponseCurve
-from retailers.models import Brand, MetricOutcome, PerformanceMetric, Retailer
+from retailers.domain.rmis import LEVEL_METRICS
+from retailers.models import Brand, MetricOutcome, PerformanceMetric, ProductIdentifier, Retailer, SKUCatalog
 from rmn.lib.errors import BadInput
 
 WEEK = 7
@@ -212,6 +214,106 @@ def window(brand: Brand) -> tuple[date | None, date | None]:
     return found["a"], found["b"]
 
 
+# -- whether what is advertised can be bought
+
+ADVERTISED = 56  # days back in which a campaign's reports say what it advertises
+Shop = tuple[str, str]  # retailer, and a campaign or product there
+
+
+def _products(brand: Brand) -> dict[str, str]:
+    """The crosswalk: by each number a product goes by, the brand's own code of it."""
+    found: dict[str, str] = {}
+    for sku, gtin14, upc, ean in SKUCatalog.objects.filter(brand=brand).values_list("sku", "gtin14", "upc", "ean"):
+        found |= {number: sku for number in (upc, ean, gtin14, sku) if number}
+    rows = ProductIdentifier.objects.filter(brand=brand, in_conflict=False).exclude(kind=ProductIdentifier.Kind.CASE)
+    for value, sku in rows.values_list("value", "product__sku"):
+        found.setdefault(value, sku)
+    return found
+
+
+def _named(crosswalk: Mapping[str, str], product_id: str, gtin14: str) -> str:
+    """One product's name, whichever number a report uses."""
+    return crosswalk.get(gtin14) or crosswalk.get(product_id) or gtin14 or product_id
+
+
+def readings(brand: Brand, day: date, back: int = 28) -> dict[Shop, list[readiness.Reading]]:
+    """What feeds say of stock, buy box and price, by retailer and product, in the days up to this one."""
+    rows = MetricOutcome.objects.filter(
+        brand=brand,
+        metric__in=LEVEL_METRICS,
+        performance__grain="product",
+        performance__period_end__lte=day,
+        performance__period_end__gt=day - timedelta(days=back),
+    )
+    crosswalk = _products(brand)
+    names = ("retailer__slug", "product_id", "gtin14", "period_end")
+    told: dict[Shop, dict[date, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    keys = (*(f"performance__{name}" for name in names), "metric")
+    for shop, product_id, gtin14, when, metric, value in (
+        rows.order_by().values_list(*keys).annotate(mean=Avg("value")).iterator(chunk_size=5000)
+    ):
+        told[shop, _named(crosswalk, product_id, gtin14)][when][metric] = float(value)
+    return {
+        where: [readiness.Reading(when, **values) for when, values in sorted(days.items())]
+        for where, days in told.items()
+    }
+
+
+def advertised(brand: Brand, day: date) -> dict[Shop, dict[str, float]]:
+    """By retailer and network campaign: the products it advertises, with what was spent on each.
+
+    The products that people set on a campaign stand; else what its reports by product name.
+    """
+    crosswalk = _products(brand)
+    found: dict[Shop, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    rows = PerformanceMetric.objects.filter(
+        brand=brand, grain="product", period_end__lte=day, period_end__gt=day - timedelta(days=ADVERTISED)
+    ).exclude(campaign_id="")
+    names = ("retailer__slug", "campaign_id", "product_id", "gtin14")
+    for shop, campaign, product_id, gtin14, money in rows.order_by().values_list(*names).annotate(money=Sum("spend")):
+        found[shop, campaign][_named(crosswalk, product_id, gtin14)] += float(money or 0)
+    own = Campaign.objects.filter(brand=brand, skus__isnull=False).exclude(network_campaign_id="")
+    chosen: dict[Shop, dict[str, float]] = defaultdict(dict)
+    for shop, campaign, sku in own.values_list("retailer__slug", "network_campaign_id", "skus__sku"):
+        chosen[shop, campaign][sku] = found[shop, campaign].get(sku, 0.0) if (shop, campaign) in found else 0.0
+    return {**found, **chosen}
+
+
+def ready(brand: Brand, day: date) -> dict[Shop, readiness.Ready]:
+    """By retailer and network campaign: how much of the time what it advertises can be bought, as last read."""
+    read_on = readings(brand, day)
+    if not read_on:
+        return {}
+    known = {where: one for where, told in read_on.items() if (one := readiness.product(told, day))}
+    found = {}
+    for (shop, campaign), products in advertised(brand, day).items():
+        here = {name: known[shop, name] for name in products if (shop, name) in known}
+        one = readiness.arm(products, here)
+        if one is not None:
+            found[shop, campaign] = one
+    return found
+
+
+def margins(brand: Brand, curves: Sequence[ResponseCurve], day: date) -> dict[str, float]:
+    """By arm, what stays of its products' sales after goods and fees; nothing unless it is known of all of them.
+
+    Contribution of some arms beside sales of others could not be compared.
+    """
+    known = dict(SKUCatalog.objects.filter(brand=brand, margin__isnull=False).order_by().values_list("sku", "margin"))
+    if not known:
+        return {}
+    found, products = {}, advertised(brand, day)
+    for row in curves:
+        mine = products.get((row.retailer.slug, row.arm.rpartition("/")[2]), {})
+        if not mine or any(name not in known for name in mine):
+            return {}
+        total = sum(mine.values())
+        found[row.arm] = sum(
+            float(known[name]) * (money / total if total > 0 else 1 / len(mine)) for name, money in mine.items()
+        )
+    return found
+
+
 # -- from curves to a budget problem
 
 
@@ -224,12 +326,14 @@ def problem_from_curves(
     end: date | None = None,
     groups: Sequence[Mapping[str, Any]] = (),
     limits: Mapping[str, Mapping[str, Any]] | None = None,
+    today: date | None = None,
     **more: Any,
 ) -> tuple[dict[str, Any], bool]:
     """The budget problem of the brand's current curves, and whether any of their spend is assumed.
 
-    A campaign's own constraints (min, max, fixed, max_change per plan period) are kept; ``limits`` by
-    arm override them.
+    What feeds say of stock, buy box and price up to today (to the plan's first day, where that lies
+    before) brakes an arm or leaves it out; a campaign's own constraints (min, max, fixed, max_change
+    per plan period) are kept; ``limits`` by arm override both.
 
     Raises:
         BadInput: no curves, or curves in several currencies.
@@ -246,11 +350,22 @@ def problem_from_curves(
             f"{brand}: curves in {', '.join(sorted(currencies))}; name one retailer, so that one currency is left"
         )
     own: dict[str, dict[str, Any]] = {}
+    today = today or timezone.localdate()
+    ready_now = ready(brand, min(start or today, today))
     for row in rows:
+        one = ready_now.get((row.retailer.slug, row.arm.rpartition("/")[2]))
+        if one is not None:
+            own[row.arm] = {
+                "readiness": one.share,
+                "readiness_why": one.why or None,
+                "readiness_read": str(one.read),
+            }
         if row.campaign is not None:
-            own[row.arm] = {**row.campaign.constraints}
+            own[row.arm] = {**own.get(row.arm, {}), **row.campaign.constraints}
             if row.campaign.status == Campaign.Status.ARCHIVED:
                 own[row.arm]["available"] = False
+    for arm, margin in margins(brand, rows, min(start or today, today)).items():
+        own[arm] = {"margin": margin, **own.get(arm, {})}
     for arm, given in (limits or {}).items():
         own[arm] = {**own.get(arm, {}), **given}
     given = planning.problem_of(

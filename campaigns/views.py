@@ -104,7 +104,7 @@ def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
             "low": (row.get("interval") or [None, None])[0],
             "high": (row.get("interval") or [None, None])[1],
             "marginal": row["marginal_roas"],
-            "held": row["binding"] or "",
+            "held": _held(row),
             "evidence": EVIDENCE.get(arms[row["id"]].get("evidence", ""), "not stated"),
         }
         for row in sorted(plan.allocations, key=lambda row: -row["spend"])
@@ -140,6 +140,7 @@ def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
         ],
         "after": plan.plan.get("compared_with_last"),
         "risk": plan.plan.get("risk"),
+        "sold": _sold(plan, names),
         "changes": [one for one in changes if one.changes][:15],
         "change_count": sum(one.changes for one in changes),
         "broken": sum(one.within is False for one in changes),
@@ -156,6 +157,36 @@ def budget(request: StaffRequest, pk: UUID) -> HttpResponseBase:
         .order_by("-created_at")[:20],
     }
     return table.answer() or pages.show(request, "campaigns/budget.html", context, pictures)
+
+
+def _held(row: Mapping[str, Any]) -> str:
+    """What holds an arm where it is, with the reason where it cannot be sold."""
+    sold = row.get("readiness") or {}
+    if sold.get("share", 1.0) >= 1.0:
+        return row["binding"] or ""
+    word = "excluded" if sold["share"] <= 0 else f"{row['binding'] or ''}; braked".removeprefix("; ")
+    return f"{word}: {sold['why'] or 'as given'}"
+
+
+def _sold(plan: BudgetPlan, names: Mapping[str, str]) -> dict[str, Any] | None:
+    """The arms whose products were read: which cannot be sold or not always, and how old the reading is."""
+    told = [(names.get(row["id"], row["id"]), row["readiness"]) for row in plan.allocations if row.get("readiness")]
+    if not told:
+        return None
+    days = [date.fromisoformat(one["read"]) for _, one in told if one["read"]]
+    made = plan.created_at.date()
+    held = [
+        {"name": name, "word": "excluded" if one["share"] <= 0 else "braked" if one["share"] < 1 else "as usual", **one,
+         "age": (made - date.fromisoformat(one["read"])).days if one["read"] else None}
+        for name, one in told
+        if one["share"] < 1 or one["why"]
+    ]  # fmt: skip
+    return {
+        "held": sorted(held, key=lambda one: one["share"]),
+        "read": len(told),
+        "oldest": min(days, default=None),
+        "newest": max(days, default=None),
+    }
 
 
 EVIDENCE = {"experiment": "experiment", "calibrated": "calibrated model", "attribution": "attribution only"}

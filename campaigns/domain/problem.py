@@ -28,6 +28,7 @@ PROBLEM_KEYS = {
 ARM_KEYS = {
     "id", "brand", "retailer", "campaign", "tactic", "currency", "available", "fixed", "min", "max", "min_if_on",
     "last", "max_change", "margin", "curve", "std", "evidence", "name", "note", "seen", "readiness",
+    "readiness_why", "readiness_read",
 }  # fmt: skip
 GROUP_KEYS = {"id", "arms", "where", "min", "max", "min_roas", "name", "note"}
 CURVE_KEYS = {"kind", "scale", "half", "exponent", "points"}
@@ -337,7 +338,7 @@ class _Columns:
             raise BadInput(f"{where}.id is {name!r}, as arms[{self.index[name]}].id is: each arm needs its own")
         self.index[name] = index
         self.ids.append(name)
-        for key in ("brand", "retailer", "campaign", "tactic"):
+        for key in ("brand", "retailer", "campaign", "tactic", "readiness_why", "readiness_read"):
             text(arm.get(key), f"{where}.{key}")
         currency = text(arm.get("currency"), f"{where}.currency")
         if currency is not None and currency != self.currency:

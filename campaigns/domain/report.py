@@ -60,6 +60,8 @@ def as_json(problem: Problem, plan: Plan) -> dict[str, Any]:
             "marginal_roas": finite(marginal_C[arm]),
             "binding": binding[arm],
         }
+        if (sold := sellable(problem, arm)) is not None:
+            row["readiness"] = sold
         if plan.spend_CW is not None:
             row["weeks"] = [float(x) for x in plan.spend_CW[arm]]
         allocations.append(row)
@@ -96,6 +98,19 @@ def as_json(problem: Problem, plan: Plan) -> dict[str, Any]:
     result |= {key: value for key, value in plan.extra.items() if not key.endswith("_SC")}
     result["explanation"] = explanation(problem, plan, result)
     return result
+
+
+def sellable(problem: Problem, arm: int) -> dict[str, Any] | None:
+    """How much of the time what an arm advertises can be bought, why, and when that was read; None where nothing says."""
+    given = problem.arm(arm)
+    if given.get("readiness") is None:
+        return None
+    share = given["readiness"]
+    return {
+        "share": float(np.mean(share)),
+        "why": given.get("readiness_why") or "",
+        "read": given.get("readiness_read"),
+    }
 
 
 def finite(value: float) -> float | None:
@@ -305,6 +320,15 @@ def explanation(problem: Problem, plan: Plan, told: Mapping[str, Any]) -> str:
             lines.append(
                 f"Group {name}'s limit costs: raising it by 1 {'brings' if price > 0 else 'loses'} {abs(price):.4g} {what}."
             )
+    held = [row for row in told["allocations"] if row.get("readiness", {}).get("share", 1.0) < 1.0]
+    out = [row for row in held if row["readiness"]["share"] <= 0]
+    for rows, words in (
+        (out, "left out, since what they advertise cannot be bought"),
+        ([row for row in held if row not in out], "braked, since it can be bought a part of the time"),
+    ):
+        if rows:
+            first = "; ".join(f"{row['id']} ({row['readiness']['why'] or 'as given'})" for row in rows[:3])
+            lines.append(f"{len(rows)} of {problem.size} arms {words}: {first}{'; ...' if len(rows) > 3 else ''}.")
     after = told.get("compared_with_last")
     if after and after["distinguishable"] is False:
         lines.append(

@@ -440,6 +440,12 @@ class _Planner:
             if outcome.metric in rmis.MONEY_METRICS:
                 self.marked.append((f"__n_{name}", outcome.header))
             self.derive.append(parsing.money(self.value(name)).alias(name))
+            if outcome.metric in rmis.SHARE_METRICS:
+                message = pl.format(
+                    f"{outcome.metric} '{{}}' is no share from 0 to 1; say unit: percent where it is one in a hundred",
+                    _quoted(outcome.header),
+                )
+                self.rules.append(Rule("bad_share", outcome.header, ~pl.col(name).is_between(0, 1), message))
             for attribute, column in outcome.columns.items():
                 self.derive.append(self._attribute(outcome, attribute, column).alias(f"{name}_{attribute}"))
 
@@ -1138,7 +1144,11 @@ def _outcome_totals(work: Path) -> list[dict[str, Any]]:
     sums = (
         pl.scan_parquet(work / "outcomes.parquet")
         .group_by(keys)
-        .agg(pl.col("value").sum())
+        .agg(
+            pl.when(pl.col("metric").first().is_in(list(rmis.LEVEL_METRICS)))
+            .then(pl.col("value").mean().cast(rmis.MONEY))
+            .otherwise(pl.col("value").sum())
+        )
         .sort(keys, nulls_last=True)
         .collect(engine="streaming")
     )

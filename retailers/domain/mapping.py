@@ -878,7 +878,7 @@ def lint(mapping: MappingFile) -> list[Finding]:
             ("model", "model"),
             ("scope", "scope"),
         ):
-            if getattr(outcome, attribute) is None and group not in groups and not {"total_sales"} & metrics:
+            if getattr(outcome, attribute) is None and group not in groups and not {"total_sales", "price"} & metrics:
                 say(
                     "warning",
                     f"outcomes[{number}].{attribute}",

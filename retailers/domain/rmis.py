@@ -56,6 +56,9 @@ Metric = Literal[
     "total_orders",
     "page_views",
     "sessions",
+    "in_stock",
+    "buy_box",
+    "price",
 ]
 Interaction = Literal["click", "view", "any"]
 Model = Literal["last_touch", "first_touch", "linear", "time_decay", "position", "data_driven", "none"]
@@ -74,9 +77,12 @@ SCOPES: tuple[str, ...] = get_args(Scope)
 SALES_CHANNELS: tuple[str, ...] = get_args(SalesChannel)
 CHANNELS: tuple[str, ...] = get_args(Channel)
 PRODUCT_ID_TYPES: tuple[str, ...] = get_args(ProductIdType)
-MONEY_METRICS = frozenset({"sales", "ntb_sales", "assisted_sales", "conversion_value", "total_sales"})
+MONEY_METRICS = frozenset({"sales", "ntb_sales", "assisted_sales", "conversion_value", "total_sales", "price"})
+# Whether a product can be bought on a day: how much of the day (or of the stores) it was in stock, and in the buy box.
+SHARE_METRICS = frozenset({"in_stock", "buy_box"})
+LEVEL_METRICS = SHARE_METRICS | {"price"}  # what holds on a day: several rows have a mean, no sum
 # One person, or one auction, counts in several rows: a sum over rows would count them twice.
-NOT_ADDITIVE_METRICS = frozenset({"households"})
+NOT_ADDITIVE_METRICS = LEVEL_METRICS | {"households"}
 
 MONEY = pl.Decimal(38, 6)
 
@@ -553,5 +559,5 @@ def add(outcomes: list[Outcome]) -> Decimal:
             shown = ", ".join(sorted(map(str, kinds)))
             raise MixedKinds(f"values of different {name} ({shown}) are never added; choose one, or list them apart")
     if outcomes[0].metric in NOT_ADDITIVE_METRICS and len(outcomes) > 1:
-        raise MixedKinds(f"{outcomes[0].metric} of several rows overlap: their sum counts some twice")
+        raise MixedKinds(f"{outcomes[0].metric} of several rows overlap or are levels: their sum means nothing")
     return sum((outcome.value for outcome in outcomes), Decimal(0))

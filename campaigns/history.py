@@ -299,17 +299,19 @@ def margins(brand: Brand, curves: Sequence[ResponseCurve], day: date) -> dict[st
 
     Contribution of some arms beside sales of others could not be compared.
     """
-    known = dict(SKUCatalog.objects.filter(brand=brand, margin__isnull=False).order_by().values_list("sku", "margin"))
+    rows = SKUCatalog.objects.filter(brand=brand, margin__isnull=False).values_list("sku", "margin")
+    known = {sku: float(margin) for sku, margin in rows if margin is not None}
     if not known:
         return {}
-    found, products = {}, advertised(brand, day)
+    found: dict[str, float] = {}
+    products = advertised(brand, day)
     for row in curves:
         mine = products.get((row.retailer.slug, row.arm.rpartition("/")[2]), {})
         if not mine or any(name not in known for name in mine):
             return {}
         total = sum(mine.values())
         found[row.arm] = sum(
-            float(known[name]) * (money / total if total > 0 else 1 / len(mine)) for name, money in mine.items()
+            known[name] * (money / total if total > 0 else 1 / len(mine)) for name, money in mine.items()
         )
     return found
 

@@ -79,7 +79,7 @@ class Space:
         )
 
     def relax(self, low_C: Array, high_C: Array, gate_C: Array | None, near_C: Array | None = None) -> Relaxed | None:
-        """The hulls' optimum on these bounds; None where the budget alone rules them out."""
+        """The hulls' optimum on these bounds; None where it is proved that no plan keeps the limits there."""
         limits, slack = self.limits, 1e-12 * max(self.limits.budget, 1e-300)
         least, most = float(low_C.sum()), float(high_C.sum())
         if least > limits.budget + slack or (limits.spend_all and most < limits.budget - slack):
@@ -95,6 +95,8 @@ class Space:
         rows = limits.rows
         assert rows is not None  # noqa: S101
         solved: Solved = solve(pieces, weight_E, rows, limits.floors, pieces.base_value_C, start)
+        if solved.impossible:
+            return None
         base = float((pieces.base_value_C if self.weight_C is None else self.weight_C * pieces.base_value_C).sum())
         return Relaxed(
             pieces.per_arm(solved.x_E),

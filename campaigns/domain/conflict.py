@@ -6,7 +6,7 @@ question is a linear program over cells (arms with the same groups), however man
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,23 @@ class Limit:
     upper: bool = True
 
 
+def drop(flags: BoolArray, order: IntArray, broken: Callable[[], bool]) -> None:
+    """Take away as many flags as leave the conflict standing, in this order, by halving."""
+    while order.size:
+        first, last = 0, order.size  # dropping the first `first` keeps it broken
+        while first < last:
+            middle = (first + last + 1) // 2
+            flags[order[:middle]] = False
+            if broken():
+                first = middle
+            else:
+                flags[order[:middle]] = True
+                flags[order[:first]] = False
+                last = middle - 1
+        flags[order[:first]] = False
+        order = order[first + 1 :]  # this one is needed
+
+
 def smallest(
     rows: Rows,
     row_names: Sequence[tuple[str, str]],
@@ -98,24 +115,8 @@ def smallest(
         least, most = _cell_bounds(rows, np.where(keep_low, low_C, 0.0), np.where(keep_high, high_C, np.inf))
         return not _shortfall(rows, least, np.where(np.isnan(most), np.inf, most), use_low, use_high)
 
-    def drop(flags: BoolArray, order: IntArray) -> None:
-        """Drop as many as leave the conflict standing, in this order, by halving."""
-        while order.size:
-            first, last = 0, order.size  # dropping the first `first` keeps it broken
-            while first < last:
-                middle = (first + last + 1) // 2
-                flags[order[:middle]] = False
-                if broken():
-                    first = middle
-                else:
-                    flags[order[:middle]] = True
-                    flags[order[:first]] = False
-                    last = middle - 1
-            flags[order[:first]] = False
-            order = order[first + 1 :]  # this one is needed
-
-    drop(keep_high, np.flatnonzero(keep_high)[np.argsort(-high_C[keep_high])])
-    drop(keep_low, np.flatnonzero(keep_low)[np.argsort(low_C[keep_low])])
+    drop(keep_high, np.flatnonzero(keep_high)[np.argsort(-high_C[keep_high])], broken)
+    drop(keep_low, np.flatnonzero(keep_low)[np.argsort(low_C[keep_low])], broken)
     for row in range(size - 1, -1, -1):
         for flags in (use_high, use_low):
             if flags[row]:
@@ -128,11 +129,13 @@ def smallest(
     return found
 
 
-def nearest(rows: Rows, low_C: Array, high_C: Array) -> dict[tuple[str, int, bool], float]:
+def nearest(
+    rows: Rows, low_C: Array, high_C: Array, firm_C: BoolArray | None = None
+) -> dict[tuple[str, int, bool], float]:
     """The least change of limits, in money, after which all can be kept.
 
     Lowering a floor is preferred to raising a cap, and that to more budget, where the money is the
-    same.
+    same. Caps of ``firm`` arms (what is out of stock) are raised only where nothing else helps.
 
     Returns:
         For each limit to change, ("row" or "arm", index, upper): its new value.
@@ -152,6 +155,9 @@ def nearest(rows: Rows, low_C: Array, high_C: Array) -> dict[tuple[str, int, boo
     count = 3 * cells + 2 * size
     cost = np.zeros(count)
     cost[cells : 2 * cells], cost[2 * cells : 3 * cells] = 1.001, 1.01
+    if firm_C is not None:
+        loose_M = np.bincount(rows.cell_C, weights=(~firm_C).astype(float), minlength=cells)
+        cost[2 * cells : 3 * cells][loose_M == 0] = 100.0
     cost[3 * cells : 3 * cells + size], cost[3 * cells + size :] = 1.0, 1.02
     cost[3 * cells + size] = 1.05  # the budget itself
     matrix, right = [], []
@@ -179,7 +185,7 @@ def nearest(rows: Rows, low_C: Array, high_C: Array) -> dict[tuple[str, int, boo
     x = np.where(answer.x * scale > 1e-9 * scale, answer.x * scale, 0.0)
     for row in range(size):
         if x[3 * cells + row] > 0:
-            changes["row", row, False] = float(rows.low_K[row] - x[3 * cells + row])
+            changes["row", row, False] = max(float(rows.low_K[row] - x[3 * cells + row]), 0.0)
         if x[3 * cells + size + row] > 0:
             changes["row", row, True] = float(rows.high_K[row] + x[3 * cells + size + row])
     for cell in range(cells):
@@ -192,5 +198,59 @@ def nearest(rows: Rows, low_C: Array, high_C: Array) -> dict[tuple[str, int, boo
             for arm in arms:  # in proportion to what each arm has
                 share = flags[arm] / total if total > 0 else 1 / arms.size
                 if share > 0:
-                    changes["arm", int(arm), sign > 0] = float(flags[arm] + sign * rest * share)
+                    changes["arm", int(arm), sign > 0] = max(float(flags[arm] + sign * rest * share), 0.0)
     return changes
+
+
+def nearest_gated(
+    rows: Rows, low_C: Array, high_C: Array, gate_C: Array
+) -> tuple[dict[tuple[str, int, bool], float], dict[int, float]]:
+    """The same where arms take nothing or at least their gate: a small mixed-integer program.
+
+    Returns:
+        The limits on sums to change as in ``nearest``, and by arm its new gate.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    n, size, scale = low_C.size, rows.low_K.size, max(_scale(rows), float(gate_C.max(initial=0.0)))
+    member_KC = rows.in_cell_KM[:, rows.cell_C]
+    most_C = np.minimum(high_C, 1e3 * scale) / scale
+    eye, none = np.eye(n), np.zeros((n, size))
+    # columns: spends, gates lowered, switches, row lows lowered, row highs raised
+    cost = np.concatenate([np.zeros(n), np.full(n, 1.001), np.zeros(n), np.ones(size), np.full(size, 1.02)])
+    cost[3 * n + size] = 1.05
+    gated = (gate_C > 0) & (low_C <= 0)
+    up = LinearConstraint(
+        np.hstack([eye, 0 * eye, -np.diag(most_C), none, none]), -np.inf, np.where(gated, 0.0, np.inf)
+    )
+    on = np.hstack([eye, eye, -np.diag(np.where(gated, gate_C, 0.0) / scale), none, none])
+    sums, rest = np.hstack([member_KC, np.zeros((size, 2 * n))]), np.zeros((size, size))
+    low = np.where(np.isfinite(rows.low_K), rows.low_K / scale, -np.inf)
+    high = np.where(np.isfinite(rows.high_K), rows.high_K / scale, np.inf)
+    answer = milp(
+        cost,
+        integrality=np.concatenate([np.zeros(2 * n), np.ones(n), np.zeros(2 * size)]),
+        bounds=Bounds(
+            np.concatenate([low_C / scale, np.zeros(2 * n + 2 * size)]),
+            np.concatenate([most_C, np.full(n, np.inf), np.ones(n), np.full(2 * size, np.inf)]),
+        ),
+        constraints=[
+            up,
+            LinearConstraint(on, 0.0, np.inf),
+            LinearConstraint(np.hstack([sums, np.eye(size), rest]), low, np.inf),
+            LinearConstraint(np.hstack([sums, rest, -np.eye(size)]), -np.inf, high),
+        ],
+        options={"time_limit": 10.0},
+    )
+    if answer.x is None:
+        return {}, {}
+    x = np.where(answer.x > 1e-9, answer.x * scale, 0.0)
+    on_C = answer.x[2 * n : 3 * n] > 0.5
+    gates = {int(arm): float(x[arm]) for arm in np.flatnonzero(gated & on_C & (x[:n] < gate_C * (1 - 1e-9)))}
+    changes: dict[tuple[str, int, bool], float] = {}
+    for row in range(size):
+        if x[3 * n + row] > 0:
+            changes["row", row, False] = max(float(rows.low_K[row] - x[3 * n + row]), 0.0)
+        if x[3 * n + size + row] > 0:
+            changes["row", row, True] = float(rows.high_K[row] + x[3 * n + size + row])
+    return changes, gates

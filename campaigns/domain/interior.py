@@ -16,6 +16,7 @@ predictor-corrector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ class Solved:
     miss: float  # how far the worst limit is broken, relative to the budget
     floor_miss: float
     steps: int
+    impossible: bool = False  # its multipliers prove that no split keeps all limits
 
 
 def cells_of(size: int, groups: Sequence[IntArray]) -> tuple[IntArray, Array]:
@@ -143,6 +145,14 @@ class _System:
             price_E = np.where(weight_E > 0, self.prices(y_K, nu_F) / np.maximum(weight_E, TINY), np.inf)
         return self.pieces.respond(np.clip(price_E, 1e-290, 1e290))
 
+    def rules_out(self, y_K: Array, nu_F: Array) -> bool:
+        """Whether multipliers prove that no plan keeps the limits: their sum, weighed so, is missed everywhere."""
+        nothing = copy(self)
+        nothing.weight_E = np.zeros_like(self.weight_E)
+        sales_E = self.pieces.value(self.pieces.high_E) - self.pieces.low_value_E
+        size = float(np.maximum(nu_F, 0.0) @ (np.abs(self.floor_base_F) + self.in_floor_FE @ sales_E))
+        return size > 0 and np.isfinite(size) and nothing.bound(y_K, nu_F) < -1e-9 * size
+
     def bound(self, y_K: Array, nu_F: Array) -> float:
         """No plan within the limits is worth more: the Lagrangian's maximum over the bounds."""
         y_K, nu_F = self.signed(y_K), np.maximum(nu_F, 0.0)
@@ -201,14 +211,17 @@ def _finish(system: _System, d_E: Array, y_K: Array, nu_F: Array, steps: int) ->
     size_F = (
         system.roas_F * (system.in_floor_FE @ d_E) + np.abs(system.floor_base_F) + TINY if floor_F.size else floor_F
     )
+    floor_miss = float(np.max(-floor_F / size_F, initial=0.0)) if floor_F.size else 0.0
     return Solved(
         x_E=system.pieces.low_E + d_E,
         bound=system.bound(y_K, nu_F),
         price_K=system.signed(y_K),
         floor_price_F=np.maximum(nu_F, 0.0),
         miss=max(float(np.max(over, initial=0.0)) / scale, 0.0),
-        floor_miss=float(np.max(-floor_F / size_F, initial=0.0)) if floor_F.size else 0.0,
+        floor_miss=floor_miss,
         steps=steps,
+        impossible=floor_miss > 1e-9
+        and (system.rules_out(y_K, nu_F) or system.rules_out(0 * y_K, (floor_F < 0).astype(float))),
     )
 
 

@@ -19,7 +19,7 @@ from campaigns.domain import branch, conflict
 from campaigns.domain.branch import Limits, Space
 from campaigns.domain.curves import envelope
 from campaigns.domain.interior import Floor, Rows, cells_of
-from campaigns.domain.problem import Problem, read
+from campaigns.domain.problem import ROOM, Problem, read
 from campaigns.domain.waterfill import fill
 from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
@@ -212,9 +212,9 @@ def infeasible(problem: Problem, limits: Limits) -> Plan:
         low = problem.total_budget if problem.spend_all else -np.inf
         rows = Rows(cell_C, in_cell, np.array([low]), np.array([problem.total_budget]))
     fits = bool(np.all(problem.low_C <= problem.high_C)) and conflict.sums_fit(rows, problem.low_C, problem.high_C)
-    if fits:
-        return _floors_conflict(problem, limits)
     grouped = [g for g in problem.groups if g.min is not None or g.max is not None]
+    if fits:
+        return _hidden_conflict(problem, limits, rows, grouped)
     row_names = [("spend_all", "total_budget")] + [
         (f"groups[{g.index}].min", f"groups[{g.index}].max") for g in grouped
     ]
@@ -224,7 +224,8 @@ def infeasible(problem: Problem, limits: Limits) -> Plan:
     high_C = np.where([name == "total_budget" for name in high_names], np.inf, problem.high_C)
     low_C = problem.low_C
     found = conflict.smallest(rows, row_names, low_C, high_C, low_names, high_names)
-    changes = conflict.nearest(rows, low_C, np.minimum(high_C, 1e15))
+    firm_C = None if problem.excluded_C is None else problem.excluded_C
+    changes = conflict.nearest(rows, low_C, np.minimum(high_C, 1e15), firm_C)
     names = tuple(dict.fromkeys(limit.name for limit in found))
     if "spend_all" in names and "total_budget" not in names:
         names = (*names, "total_budget")
@@ -238,8 +239,34 @@ def infeasible(problem: Problem, limits: Limits) -> Plan:
         spend_C=np.zeros(problem.size),
         conflict=names,
         conflict_words=_conflict_words(problem, rows, found, grouped),
-        repair=_repair(problem, rows, changes, low_names, high_names, grouped),
+        repair=_with_the_rest(
+            problem, limits, rows, changes, _repair(problem, rows, changes, low_names, high_names, grouped), grouped
+        ),
     )
+
+
+def _with_the_rest(
+    problem: Problem,
+    limits: Limits,
+    rows: Rows,
+    changes: Mapping[tuple[str, int, bool], float],
+    repair: dict[str, Any] | None,
+    grouped: Sequence[Any],
+) -> dict[str, Any] | None:
+    """A repair of sums, with what least amounts and ROAS floors need besides once it is made."""
+    if repair is None or (problem.gate_C is None and not limits.floors):
+        return repair
+    low_C, high_C = problem.low_C.copy(), problem.high_C.copy()
+    low_K, high_K = rows.low_K.copy(), rows.high_K.copy()
+    for (what, index, upper), new in changes.items():
+        ((high_C if upper else low_C) if what == "arm" else (high_K if upper else low_K))[index] = new
+    eased = replace(rows, low_K=low_K, high_K=high_K)
+    after = replace(problem, low_C=low_C, high_C=high_C)
+    whole = replace(limits, rows=eased, budget=float(high_K[0]), spend_all=bool(low_K[0] == high_K[0]))
+    more = _repair_hidden(after, whole, eased, grouped)
+    if more is None:
+        return repair
+    return {"changes": [*repair["changes"], *more["changes"]], "money": repair["money"] + more["money"]}
 
 
 def _arm_limit(problem: Problem, arm: int, *, upper: bool) -> str:
@@ -308,41 +335,88 @@ def _repair(
     return {"changes": listed, "money": total}
 
 
-def _floors_conflict(problem: Problem, limits: Limits) -> Plan:
-    """The sums fit but a ROAS floor cannot be reached: which ones, and what can."""
+def _hidden_conflict(problem: Problem, limits: Limits, rows: Rows, grouped: Sequence[Any]) -> Plan:
+    """The sums fit, but a ROAS floor cannot be reached or arms that start at a least amount cannot make them up."""
     from campaigns.domain import general
 
-    names = [f"groups[{g.index}].min_roas" for g in problem.groups if g.min_roas]
-    names += ["min_roas"] if problem.min_roas else []
-    reach, needed = general.reachable_floors(problem, limits)
-    listed = [
-        {"limit": name, "from": floor.roas, "to": value}
-        for name, floor, value in zip(names, limits.floors, reach, strict=True)
-        if value < floor.roas
-    ]
-    kept = [names[place] for place in needed]
-    kept += _binding_floors(problem)
+    floor_names = [f"groups[{g.index}].min_roas" for g in problem.groups if g.min_roas]
+    floor_names += ["min_roas"] if problem.min_roas else []
+    kept = general.smallest(problem, limits, rows)
+    needed = [int(place) for place in np.flatnonzero(kept.floor_F)]
+    names = [floor_names[place] for place in needed]
+    words = [f"{floor_names[place]} {limits.floors[place].roas:g}" for place in needed]
+    gate_C = np.zeros(problem.size) if problem.gate_C is None else problem.gate_C
+    own = []
+    for arm in range(problem.size):
+        where, what = f"arms[{arm}]", problem.ids[arm]
+        if kept.low_C[arm]:
+            own.append((_arm_limit(problem, arm, upper=False), f"{what} at least {problem.low_C[arm]:,.2f}"))
+        if kept.high_C[arm]:
+            own.append((_arm_limit(problem, arm, upper=True), f"{what} at most {problem.high_C[arm]:,.2f}"))
+        if kept.gate_C[arm]:
+            own.append((f"{where}.min_if_on", f"{what} nothing or at least {gate_C[arm]:,.2f}"))
+    for row, group in enumerate(grouped, 1):
+        if kept.low_K[row]:
+            own.append((f"groups[{group.index}].min", f"group {group.id} at least {rows.low_K[row]:,.2f}"))
+        if kept.high_K[row]:
+            own.append((f"groups[{group.index}].max", f"group {group.id} at most {rows.high_K[row]:,.2f}"))
+    if kept.low_K[0]:
+        own.append(("spend_all", "spending all of the budget"))
+    if kept.high_K[0]:
+        own.append(("total_budget", f"the budget {problem.total_budget:,.2f}"))
+    names += [name for name, _ in own]
+    words += [said for _, said in own]
     return Plan(
         status="infeasible",
         objective=None,
         upper_bound=None,
         gap=None,
         seconds=0.0,
-        method="convex program over limits",
+        method="search over limits",
         spend_C=np.zeros(problem.size),
-        conflict=tuple(kept),
-        conflict_words="No plan within the spend limits reaches "
-        + " and ".join(f"{names[p]} {limits.floors[p].roas:g}" for p in needed)
-        + ".",
-        repair={"changes": listed, "money": 0.0} if listed else None,
+        conflict=tuple(dict.fromkeys(names)),
+        conflict_words=f"These limits cannot be kept together: {'; '.join(words)}."
+        + ("" if kept.smallest else " Whether all of them are needed was not found out in the time given.")
+        if kept.proved
+        else "No plan that keeps all limits was found in the time given, nor a proof that there is none; give more time"
+        " (time_limit_s) or fewer limits.",
+        repair=_repair_hidden(problem, limits, rows, grouped),
     )
 
 
-def _binding_floors(problem: Problem) -> list[str]:
-    """The limits that force money to be spent, without which no floor could be missed."""
-    found = [_arm_limit(problem, int(arm), upper=False) for arm in np.flatnonzero(problem.low_C > 0)]
-    found += [f"groups[{g.index}].min" for g in problem.groups if g.min]
-    return (["spend_all", "total_budget"] if problem.spend_all else []) + found
+def _repair_hidden(problem: Problem, limits: Limits, rows: Rows, grouped: Sequence[Any]) -> dict[str, Any] | None:
+    """Least amounts lowered as little as money allows, then ROAS floors to what can be reached."""
+    from campaigns.domain import general
+
+    listed: list[dict[str, Any]] = []
+    money = 0.0
+    if problem.gate_C is not None:
+        changes, gates = conflict.nearest_gated(rows, problem.low_C, np.minimum(problem.high_C, 1e15), problem.gate_C)
+        first = _repair(problem, rows, changes, [], [], grouped)
+        listed += first["changes"] if first else []
+        money += first["money"] if first else 0.0
+        for arm, new in gates.items():
+            listed.append({"limit": f"arms[{arm}].min_if_on", "from": float(problem.gate_C[arm]), "to": new})
+            money += float(problem.gate_C[arm]) - new
+        gate_C = problem.gate_C.copy()
+        gate_C[list(gates)] = list(gates.values())
+        low_K, high_K = rows.low_K.copy(), rows.high_K.copy()
+        for (_, row, upper), new in changes.items():
+            (high_K if upper else low_K)[row] = new
+        rows = replace(rows, low_K=low_K, high_K=high_K)
+        problem = replace(problem, gate_C=gate_C)
+        limits = replace(limits, budget=float(high_K[0]), spend_all=bool(low_K[0] == high_K[0]))
+    if limits.floors:
+        limits = replace(limits, rows=rows)
+        names = [f"groups[{g.index}].min_roas" for g in problem.groups if g.min_roas]
+        names += ["min_roas"] if problem.min_roas else []
+        reach = general.reachable_floors(problem, limits)
+        listed += [
+            {"limit": name, "from": floor.roas, "to": value}
+            for name, floor, value in zip(names, limits.floors, reach, strict=True)
+            if value < floor.roas
+        ]
+    return {"changes": listed, "money": money} if listed else None
 
 
 # -- from JSON to JSON
@@ -428,7 +502,7 @@ def with_budget(problem: Problem, budget: float) -> Problem:
     high_C = problem.high_C.copy()
     if capped.size:
         own = np.array([_own_max(problem, int(arm)) for arm in capped])
-        high_C[capped] = np.minimum(own, np.maximum(budget, problem.low_C[capped]))
+        high_C[capped] = np.minimum(own, np.maximum(ROOM * budget, problem.low_C[capped]))
     return replace(problem, total_budget=budget, high_C=high_C)
 
 

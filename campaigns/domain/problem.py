@@ -21,6 +21,7 @@ from rmn.lib.errors import BadInput
 
 EVIDENCE = ("experiment", "calibrated", "attribution")  # what a curve rests on, best first
 MOST_EXPONENT = 100.0
+ROOM = 1.0 + 1e-9  # an arm that only the budget stops has a little room above it, so that the budget is what binds
 PROBLEM_KEYS = {
     "total_budget", "currency", "spend_all", "gap", "min_roas", "risk_aversion", "draws", "periods", "arms", "groups",
     "time_limit_s", "name", "note",
@@ -421,7 +422,7 @@ class _Columns:
                 self.warnings.append(f"{where} is not available: its {'fixed' if fixed else 'min'} was set aside")
             low = high = gate = 0.0
         self.low.append(low)
-        self.high.append(min(high, max(self.budget, low)) if not (low > high) else high)
+        self.high.append(min(high, max(ROOM * self.budget, low)) if not (low > high) else high)
         if math.isinf(high) or high > self.budget:
             self.high_why[index] = "budget" if low <= high else self.high_why.get(index, "max")
         self.gate.append(gate)

@@ -259,7 +259,7 @@ class _Tree:
         """Plans near a relaxed one: itself, and with the arms on chords sent down, up, or to the nearer end."""
         if node.miss <= CLOSE:
             self._take(node.spend_C)
-        above = self._above(node.spend_C, low_C, high_C, gate_C)
+        above = self._above(node, low_C, high_C, gate_C)
         part = above > 1e-12 * max(abs(node.bound), 1e-300)
         if not part.any() and node.miss <= CLOSE and not self.space.limits.floors:
             return
@@ -287,14 +287,15 @@ class _Tree:
         past[hull.arm_E[chord]] = spend_C[hull.arm_E[chord]] > 0.5 * (hull.low_E[chord] + hull.high_E[chord])
         return past
 
-    def _above(self, spend_C: Array, low_C: Array, high_C: Array, gate_C: Array) -> Array:
-        """How far the hulls stand above the curves at a plan."""
+    def _above(self, node: Relaxed, low_C: Array, high_C: Array, gate_C: Array) -> Array:
+        """How far the hulls stand above the curves at a plan; between nothing and its gate an arm always counts."""
+        spend_C = node.spend_C
         above = self.space.above(spend_C, low_C, high_C, gate_C)
         closed = (gate_C > 0) & (low_C <= 0) & (spend_C > 0) & (spend_C < gate_C)
-        return np.where(closed, np.maximum(above, 1e-9 * np.abs(above).max() + 1e-300), np.maximum(above, 0.0))
+        return np.where(closed, np.maximum(above, 1e-9 * max(abs(node.bound), 1e-290)), np.maximum(above, 0.0))
 
     def _split(self, node: Relaxed, low_C: Array, high_C: Array, gate_C: Array) -> list[tuple[Array, Array, Array]]:
-        above = self._above(node.spend_C, low_C, high_C, gate_C)
+        above = self._above(node, low_C, high_C, gate_C)
         arm = int(np.argmax(above))
         if above[arm] <= 1e-14 * max(abs(node.bound), 1e-300) and not self.space.limits.floors:
             return []

@@ -344,7 +344,8 @@ def _hidden_conflict(problem: Problem, limits: Limits, rows: Rows, grouped: Sequ
     kept = general.smallest(problem, limits, rows)
     needed = [int(place) for place in np.flatnonzero(kept.floor_F)]
     names = [floor_names[place] for place in needed]
-    words = [f"{floor_names[place]} {limits.floors[place].roas:g}" for place in needed]
+    floors = " and ".join(f"{floor_names[place]} {limits.floors[place].roas:g}" for place in needed)
+    words: list[str] = []
     gate_C = np.zeros(problem.size) if problem.gate_C is None else problem.gate_C
     own = []
     for arm in range(problem.size):
@@ -375,7 +376,11 @@ def _hidden_conflict(problem: Problem, limits: Limits, rows: Rows, grouped: Sequ
         method="search over limits",
         spend_C=np.zeros(problem.size),
         conflict=tuple(dict.fromkeys(names)),
-        conflict_words=f"These limits cannot be kept together: {'; '.join(words)}."
+        conflict_words=(
+            f"No plan reaches {floors}{' and keeps ' * bool(words)}{'; '.join(words)}."
+            if needed
+            else f"These limits cannot be kept together: {'; '.join(words)}."
+        )
         + ("" if kept.smallest else " Whether all of them are needed was not found out in the time given.")
         if kept.proved
         else "No plan that keeps all limits was found in the time given, nor a proof that there is none; give more time"

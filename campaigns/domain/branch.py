@@ -324,3 +324,21 @@ class _Tree:
             return
         self.prices = plan.price_K, plan.floor_price_F
         self._take(plan.spend_C)
+        bent = moved & (spend_C > self.low_C) & (spend_C < self.high_C)
+        if bent.any() and type(self.space) is Space:
+            self._price_on_bends(spend_C, bent, low, high)
+
+    def _price_on_bends(self, spend_C: Array, bent_C: BoolArray, low_C: Array, high_C: Array) -> None:
+        """Prices where arms stand on a convex part: around its spend such an arm is taken for a line."""
+        curves, limits = self.space.curves, self.space.limits
+        step_C = np.where(bent_C, 1e-6 * np.minimum(spend_C - self.low_C, self.high_C - spend_C), 0.0)
+        low_C, high_C = low_C - step_C, high_C + step_C
+        below_C, above_C = curves.value(low_C), curves.value(high_C)
+        points = dict(curves.points)
+        for arm in map(int, np.flatnonzero(bent_C)):
+            points[arm] = np.array([[0.0, 0.0], [low_C[arm], below_C[arm]], [high_C[arm], above_C[arm]]])
+        kind_C = np.where(bent_C, PIECEWISE, curves.kind_C)
+        lines = Curves(kind_C, curves.scale_C, curves.half_C, curves.exponent_C, points)
+        plan = Space(lines, self.space.weight_C, limits).relax(low_C, high_C, None)
+        if plan is not None and plan.miss <= CLOSE:
+            self.prices = plan.price_K, plan.floor_price_F

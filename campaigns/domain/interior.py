@@ -229,7 +229,10 @@ def _start(system: _System, start_E: Array | None) -> Array:
     """A point inside the bounds, near the given one."""
     pieces, width_E = system.pieces, system.width_E
     near = pieces.low_E + 0.5 * width_E if start_E is None else start_E
-    typical = max(float(np.mean(near - pieces.low_E)), TINY)
+    # near the low ends of all there would be no room to walk
+    budget = float(system.rows.high_K[0]) if np.isfinite(system.rows.high_K[0]) else float(width_E.sum())
+    room = min(float(np.mean(width_E)), max(budget, TINY) / pieces.size)
+    typical = max(float(np.mean(near - pieces.low_E)), 1e-3 * room, TINY)
     margin_E = np.minimum(0.2 * width_E, 0.1 * typical)
     return np.clip(near - pieces.low_E, margin_E, width_E - margin_E)
 

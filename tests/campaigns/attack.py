@@ -112,7 +112,8 @@ def wrong_price(given: dict[str, Any], plan: dict[str, Any]) -> str:
         return ""
     right, left = (more["objective"] - plan["objective"]) / step, (plan["objective"] - less["objective"]) / step
     price = plan["prices"]["budget"]
-    blur = 0.01 * max(abs(price), 1e-6) + 2 * max(plan["gap"], more["gap"], less["gap"]) * abs(plan["objective"]) / step
+    worth = 1e-4 * abs(plan["objective"]) / given["total_budget"]
+    blur = 0.01 * abs(price) + worth + 2 * max(plan["gap"], more["gap"], less["gap"]) * abs(plan["objective"]) / step
     if not min(left, right) - blur <= price <= max(left, right) + blur:
         return f"price {price}, left {left}, right {right}"
     if not given["spend_all"] and more["objective"] < plan["objective"] * (1 - more["gap"]) - 1e-12:

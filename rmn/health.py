@@ -16,6 +16,7 @@ from django.contrib.admin.views.decorators import staff_member_required
 from django.core.cache import cache
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count, Min
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -31,6 +32,8 @@ from retailers.models import Webhook
 from rmn.lib import runs, sealing, tenancy
 from rmn.lib.errors import NotConfigured
 from rmn.models import Heartbeat
+
+JUST_UPGRADED = timedelta(minutes=1)
 
 
 @require_GET
@@ -130,6 +133,17 @@ def migrations() -> dict[str, Any]:
             "next": "python manage.py migrate",
         }
     return {"ok": True}
+
+
+def is_upgrading() -> bool:
+    """Whether the tables are not yet this release's, or have been for less than a minute: an error of theirs may be no fault."""
+    try:
+        if not migrations()["ok"]:
+            return True
+        lately = timezone.now() - JUST_UPGRADED
+        return MigrationRecorder(connection).migration_qs.filter(applied__gt=lately).exists()
+    except DatabaseError:  # not even the list of migrations can be read
+        return False
 
 
 def broker() -> dict[str, Any]:

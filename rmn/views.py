@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import b32encode
 from typing import Any
 from uuid import UUID
@@ -9,8 +10,10 @@ from uuid import UUID
 import qrcode
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
+from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
@@ -24,6 +27,7 @@ from agents import decisions
 from agents.models import AgentRun, Forecast, ReflectionLog
 from feedback.models import ReviewTask
 from retailers.models import QuarantinedRow, roles
+from rmn import health
 from rmn.lib import runs
 from rmn.lib.http import StaffRequest, problem_response
 
@@ -39,7 +43,15 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def broke_down(request: HttpRequest) -> HttpResponse:
-    """Our own error: the log has it, with the request's id."""
+    """Our own error: the log has it, with the request's id. While tables change under a release, a wait instead."""
+    if isinstance(sys.exception(), DatabaseError) and health.is_upgrading():
+        answer = (
+            problem_response(503, "An upgrade is under way", "Nothing was saved. Try again in a few seconds.")
+            if request.path.startswith(API)
+            else HttpResponse(render_to_string("503.html"), status=503)
+        )
+        answer["Retry-After"] = "5"
+        return answer
     if request.path.startswith(API):
         return problem_response(
             500, "Server error", "This was not foreseen; try again, and quote the time if it stays."

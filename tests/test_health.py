@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from django.core.cache import cache
+from django.db import ProgrammingError
 from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
@@ -103,3 +104,24 @@ def test_metrics_count_runs_and_name_parts(well: None, people: People) -> None:
     told = Client().get("/metrics").content.decode()
     assert 'rmn_runs{kind="curvefit",status="failed"} 1.0' in told
     assert 'rmn_part_ok{part="broker"} 1.0' in told
+
+
+def broken_tables(*_: Any) -> Any:
+    raise ProgrammingError('column "number" does not exist')
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/campaigns/"])
+def test_an_error_of_the_tables_while_a_release_changes_them_is_a_wait_and_not_a_fault(
+    path: str, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmn.views.waiting", broken_tables)
+    monkeypatch.setattr("rmn.lib.rest.Rows.get_queryset", broken_tables)
+    client = people.web(people.owner)
+    client.raise_request_exception = False
+    monkeypatch.setattr(health, "migrations", lambda: {"ok": False})
+    answer = client.get(path)
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert "upgrade is under way" in answer.content.decode()
+    monkeypatch.setattr(health, "migrations", lambda: {"ok": True})
+    monkeypatch.setattr(health, "JUST_UPGRADED", timedelta(0))
+    assert client.get(path).status_code == 500

@@ -360,7 +360,7 @@ def _dashboard(engine: str, count: int) -> list[Row]:
         "?brand=brand-0",
         "?period=30",
         "?task=creative",
-        f"?adapter={'1' * 12}",
+        f"?adapter={'1' * 64}",
         "?period=7&task=creative",
     )
     times: dict[str, list[float]] = {}

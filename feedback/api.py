@@ -392,7 +392,6 @@ class ReviewTasks(ReadOnlyRows):
         row = self.get_object()
         if not services.reserve(row, by=request.user):
             raise Problem(409, "Taken", "Somebody else holds this question, or it needs no more answers.")
-        row.refresh_from_db()
         return Response(self.get_serializer(row).data)
 
     @extend_schema(request=None, responses=ReviewTaskSerializer)

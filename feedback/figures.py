@@ -11,7 +11,8 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Count, F, Max, Q, Sum
-from django.db.models.functions import Length, TruncDate, TruncWeek
+from django.db.models.functions import Length, TruncDate
 from django.utils import timezone
 
 from campaigns.models import Recommendation, Task
@@ -33,8 +34,11 @@ from rmn.lib.errors import BadInput
 NEWEST = 3_000  # answers; by then the intervals are narrower than anybody's decision
 MANY = 2_000  # answers of a brand that are not counted yet; more are counted in the background
 SETTLED = timedelta(minutes=2)  # by then the transaction that an answer came in has ended
-SORT = ("task", "kind", "origin", "value", "outcome")
+# Brand, task and kind stand last: groups that begin with them lure SQLite's planner from the newest rows to all.
+SORT = ("origin", "value", "outcome", "task", "kind", "brand")
 BOOTSTRAP = 100
+ADAPTERS = ("adapter_digest", "other_adapter_digest")
+ONE_BY_ONE = 50  # brands
 SITTING = timedelta(minutes=30)  # a longer pause begins a new sitting
 HOPELESS = 0.51  # under this win rate the votes needed run to tens of thousands
 KEEP_S = 30
@@ -50,21 +54,25 @@ Row = dict[str, Any]
 def figures(user: Any, brand: Brand | None, filters: Filters) -> Row:
     """All figures of the answers somebody may see, of one brand or of all of theirs."""
     rows, counts = Feedback.objects.visible_to(user), AnswerCount.objects.visible_to(user)
-    brands = Brand.objects.for_user(user) if brand is None else Brand.objects.filter(pk=brand.pk)
-    keys = list(brands.values_list("pk", flat=True))
-    standing = filters.apply(rows.filter(brand__in=keys)).standing()
-    told = _told(standing.human().first_showings())
+    keys = [brand.pk] if brand is not None else list(Brand.objects.for_user(user).values_list("pk", flat=True))
+    if brand is None and filters.adapter:  # of few brands, and of those the newest answers are found by an index
+        wrote = Recommendation.objects.filter(brand__in=keys, adapter_digest__startswith=filters.adapter)
+        keys = list(wrote.order_by().values_list("brand", flat=True).distinct())
+    told_of = rows.filter(brand__in=keys) if brand is not None or filters.adapter else rows
+    said = filters.apply(told_of).standing().human()
+    told = _told(said.first_showings())
+    groups = _counted(rows, counts, keys, filters)
     votes = [_as_vote(each) for each in told if each["kind"] == Feedback.Kind.PAIR]
     return {
         "filters": filters.row(),
-        **_totals(_counted(rows, counts, keys, filters)),
+        **_totals(groups),
         "people": len({each["by"] for each in told if each["by"]}),
         "agreement": {kind: found for kind in LEVELS if (found := _agreement(told, kind))},
         "adapters": contest_of_adapters(told),
         "first_side": bias.position(votes).row(),
         "longer_text": bias.length(votes).row(),
         "reasons": _reasons(told),
-        "rewrites": _rewrites(standing.human()),
+        "rewrites": _rewrites(said, groups),
         "rests_on": len(told),
         "evidence": f"agreement and ranking from the newest {len(told):,} of people",
     }
@@ -84,39 +92,68 @@ def kept(key: str, make: Callable[[], Row]) -> Row:
 
 
 def _counted(rows: Any, counts: Any, brands: Sequence[int], filters: Filters) -> list[Row]:
-    """How many standing answers of each sort and week: what was counted, and what came or went since."""
+    """How many standing answers of each sort and day: what was counted, and what came or went since."""
     found: Counter[tuple[Any, ...]] = Counter()
 
-    def add(source: Any, when: str, sign: int = 1) -> None:
-        grouped = source.order_by().annotate(week=TruncWeek(when)).values(*SORT, "week")
-        for row in grouped.annotate(sum=Count("pk") if when == "created_at" else Sum("n")):
-            week = row["week"].date() if isinstance(row["week"], datetime) else row["week"]
-            found[(*(row[name] for name in SORT), week)] += sign * row["sum"]
+    def add(source: Any, sign: int = 1) -> None:
+        for row in _by_day(source, (*SORT, *ADAPTERS) if filters.adapter else SORT):
+            if not filters.adapter or any(row[name].startswith(filters.adapter) for name in ADAPTERS):
+                found[tuple(row[name] for name in (*SORT, "day"))] += sign * row["n"]
 
     marks = list(CountedAnswers.objects.filter(brand__in=brands)) if filters.whole_days else []
-    chosen = filters.apply(rows)
+    # few rows are read beside the counts: by their brand and key, not by an adapter that wrote a fifth of all
+    chosen = replace(filters, adapter="").apply(rows)
     left = chosen.filter(undone_at=None)
-    if marks:
-        add(filters.apply(counts.filter(brand__in=[mark.brand_id for mark in marks])), "day")
     for mark in marks:
-        add(left.filter(brand=mark.brand_id, pk__gt=mark.up_to), "created_at")
-        add(chosen.filter(brand=mark.brand_id, pk__lte=mark.up_to, undone_at__gt=mark.at), "created_at", -1)
-    few = set(brands) - {mark.brand_id for mark in marks}
-    add(left.filter(brand__in=few), "created_at")
+        told = filters.apply(counts.filter(brand=mark.brand_id))
+        answers, before = chosen.filter(brand=mark.brand_id), left.filter(brand=mark.brand_id, pk__lte=mark.up_to)
+        add(answers.filter(pk__gt=mark.up_to).standing())
+        if mark.withdrawn == _withdrawn(mark.brand_id):
+            add(told)
+            add(answers.filter(pk__lte=mark.up_to, undone_at__gt=mark.at).on_offer(), -1)
+        else:  # drafts were withdrawn, or came back, since they were counted
+            add(told.filter(on_withdrawn=False))
+            add(answers.filter(pk__lte=mark.up_to, undone_at__gt=mark.at), -1)
+            for off in _off_offer(before):
+                add(off, -1)
+    few = sorted(set(brands) - {mark.brand_id for mark in marks})
+    # one by one the index is taken, whatever the planner thinks of the size of a brand
+    parts = [Q(brand=key) for key in few] if len(few) <= ONE_BY_ONE else [Q(brand__in=few)]
+    for part in parts:
+        add(chosen.filter(part).standing())
+    return [dict(zip((*SORT, "day"), key, strict=True)) | {"n": n} for key, n in found.items() if n]
+
+
+def _by_day(source: Any, names: Sequence[str]) -> Any:
+    """Answers, or counts of them, by these columns and the day that they came on."""
+    if source.model is AnswerCount:
+        return source.order_by().values(*names, "day").annotate(n=Sum("n"))
+    return source.order_by().annotate(day=TruncDate("created_at")).values(*names, "day").annotate(n=Count("pk"))
+
+
+def _off_offer(rows: Any) -> tuple[Any, Any]:
+    """The answers on withdrawn drafts, in two parts that share none."""
     withdrawn = Recommendation.Status.WITHDRAWN
-    mine = left.filter(brand__in=brands)
-    add(mine.filter(recommendation__status=withdrawn), "created_at", -1)
-    add(mine.filter(other__status=withdrawn).exclude(recommendation__status=withdrawn), "created_at", -1)
-    return [dict(zip((*SORT, "week"), key, strict=True)) | {"n": n} for key, n in found.items() if n]
+    as_a = rows.filter(recommendation__status=withdrawn)
+    return as_a, rows.filter(other__status=withdrawn).exclude(recommendation__status=withdrawn)
+
+
+def _withdrawn(brand: int) -> str:
+    """Which drafts of a brand are withdrawn, in so few words that another set has other ones."""
+    rows = Recommendation.objects.filter(brand=brand, status=Recommendation.Status.WITHDRAWN)
+    told = rows.aggregate(n=Count("pk"), sum=Sum("pk"), last=Max("pk"))
+    return f"{told['n']}/{told['sum'] or 0}/{told['last'] or 0}"
 
 
 def refresh() -> int:
     """Count what came since of every brand with many answers; returns of how many brands."""
-    marks = dict(CountedAnswers.objects.values_list("brand", "up_to"))
+    marks = {mark.brand_id: mark for mark in CountedAnswers.objects.all()}
     done = 0
     for brand in Brand.objects.order_by("pk"):
-        fresh = Feedback.objects.filter(brand=brand, pk__gt=marks.get(brand.pk, 0))
-        if fresh.order_by()[: MANY + 1].count() > MANY:
+        mark = marks.get(brand.pk)
+        fresh = Feedback.objects.filter(brand=brand, pk__gt=mark.up_to if mark else 0)
+        moved = mark is not None and mark.withdrawn != _withdrawn(brand.pk)
+        if moved or fresh.order_by()[: MANY + 1].count() > MANY:
             count_up(brand)
             done += 1
     return done
@@ -130,13 +167,22 @@ def count_up(brand: Brand) -> None:
     until = timezone.now() - SETTLED
     rows = Feedback.objects.filter(brand=brand)
     last = rows.filter(pk__gt=mark.up_to, created_at__lte=until).aggregate(last=Max("pk"))["last"] or mark.up_to
-    came = rows.filter(Q(undone_at=None) | Q(undone_at__gt=until), pk__gt=mark.up_to, pk__lte=last)
+    stood = Q(undone_at=None) | Q(undone_at__gt=until)
+    came = rows.filter(stood, pk__gt=mark.up_to, pk__lte=last)
     went = rows.filter(pk__lte=mark.up_to, undone_at__gt=mark.at, undone_at__lte=until)
-    names = (*SORT, "retailer_id", "adapter_digest", "other_adapter_digest")
-    for source, sign in ((came, 1), (went, -1)):
-        grouped = source.order_by().annotate(day=TruncDate("created_at")).values(*names, "day").annotate(n=Count("pk"))
+    mark.withdrawn = _withdrawn(brand.pk)  # before they are counted: what is withdrawn meanwhile is seen later
+    counts = AnswerCount.objects.filter(brand=brand)
+    counts.filter(on_withdrawn=True).delete()
+    parts = [(came, 1, False), (went, -1, False)]
+    parts += [(off, -1, True) for off in _off_offer(rows.filter(stood, pk__lte=last))]
+    names = (*SORT[:-1], "retailer_id", *ADAPTERS)
+    for source, sign, on_withdrawn in parts:
         AnswerCount.objects.bulk_create(
-            (AnswerCount(brand=brand, **row | {"n": sign * row["n"]}) for row in grouped), batch_size=1000
+            (
+                AnswerCount(brand=brand, on_withdrawn=on_withdrawn, **row | {"n": sign * row["n"]})
+                for row in _by_day(source, names)
+            ),
+            batch_size=1000,
         )
     mark.up_to, mark.at = last, until
     mark.save()
@@ -211,7 +257,6 @@ def _told(rows: Any) -> list[Row]:
         "reasons",
         "shown_first",
         "seconds",
-        "created_at",
         "recommendation",
         "other",
         "adapter_digest",
@@ -242,7 +287,7 @@ def _weeks(groups: Sequence[Row]) -> list[Row]:
     """Answers of people in the last twelve weeks that had any, by kind."""
     found: Counter[tuple[Any, str]] = Counter()
     for group in groups:
-        found[group["week"], group["kind"]] += group["n"]
+        found[group["day"] - timedelta(days=group["day"].weekday()), group["kind"]] += group["n"]
     weeks = sorted({week for week, _ in found})[-12:]
     return [
         {"week": week.isoformat(), "kind": kind, "answers": found[week, kind]}
@@ -280,7 +325,11 @@ def _agreement(told: Sequence[Row], kind: str) -> Row | None:
         return None
     words = sorted({word for counts in shared.values() for word in counts}, key=_order)
     values: list[Any] = [float(word) for word in words] if kind != Feedback.Kind.PAIR else list(words)
-    counts_UV = np.array([[counts[word] for word in words] for counts in shared.values()], dtype=float)
+    place = {word: number for number, word in enumerate(words)}
+    counts_UV = np.zeros((len(shared), len(words)))
+    for unit, counts in enumerate(shared.values()):
+        for word, n in counts.items():
+            counts_UV[unit, place[word]] = n
     coefficients: dict[str, Callable[..., float | None]] = {
         "percent_agreement": agreement.percent_agreement,
         "gwet_ac1": partial(agreement.gwet, weight_VV=np.eye(len(words))),
@@ -447,7 +496,7 @@ def flat(found: Row) -> list[Row]:
 # -- people
 
 
-def _as_vote(row: Row, place: int = 0) -> bias.Vote:
+def _as_vote(row: Row, place: int = 0, pair: Any = "") -> bias.Vote:
     return bias.Vote(
         outcome=row["outcome"],
         shown_first=row["shown_first"],
@@ -455,7 +504,7 @@ def _as_vote(row: Row, place: int = 0) -> bias.Vote:
         length_b=row["b_length"] or 0,
         seconds=row["seconds"],
         place=place,
-        pair=str(row.get("pair", "")),
+        pair=str(pair or ""),
         gold=row.get("expected") or "",
     )
 
@@ -497,22 +546,24 @@ def _habits(read: Sequence[Row]) -> Row:
     for row in read:
         place = 0 if last is None or row["created_at"] - last > SITTING else place + 1
         last = row["created_at"]
-        pair = row["repeated"] or row["review_task"] or ""
-        votes.append(_as_vote(row | {"pair": pair}, place))
+        votes.append(_as_vote(row, place, row["repeated"] or row["review_task"]))
     seconds = [row["seconds"] for row in read if row["seconds"]]
     return {**bias.profile(votes), "median_seconds": float(np.median(seconds)) if seconds else None}
 
 
-def _rewrites(rows: Any) -> list[Row]:
-    """How much of a draft people change when they correct it, by task; of the newest corrections of each."""
-    found = []
-    for task in Task.values:  # one at a time: the index goes by task, kind and date
-        newest = rows.filter(task=task, kind=Feedback.Kind.CORRECTION).order_by("-created_at")
-        shares = [share for share in newest.values_list("rewritten", flat=True)[:250] if share is not None]
-        if shares:
-            row = {"task": task, "n": len(shares), "median": float(np.median(shares)), "mean": float(np.mean(shares))}
-            found.append(row)
-    return found
+def _rewrites(rows: Any, groups: Sequence[Row]) -> list[Row]:
+    """How much of a draft people change when they correct it, by task; of the newest corrections of each brand."""
+    places = {(group["task"], group["brand"]) for group in groups if group["kind"] == Feedback.Kind.CORRECTION}
+    found: dict[str, list[float]] = {}
+    for task, brand in sorted(places)[:ONE_BY_ONE]:  # one at a time: the index goes by brand, task, kind and date
+        newest = rows.filter(brand=brand, task=task, kind=Feedback.Kind.CORRECTION).order_by("-created_at")
+        shares = newest.values_list("rewritten", flat=True)[:250]
+        found.setdefault(task, []).extend(share for share in shares if share is not None)
+    return [
+        {"task": task, "n": len(shares), "median": float(np.median(shares)), "mean": float(np.mean(shares))}
+        for task, shares in found.items()
+        if shares
+    ]
 
 
 def coverage(tasks: Any) -> Row:

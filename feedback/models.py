@@ -22,10 +22,14 @@ BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 class FeedbackQuerySet(TenantQuerySet):
     def standing(self) -> FeedbackQuerySet:
         """Answers that were not taken back, on drafts that were not withdrawn."""
+        return self.on_offer().filter(undone_at=None)
+
+    def on_offer(self) -> FeedbackQuerySet:
+        """Answers on drafts that were not withdrawn."""
         withdrawn = Recommendation.Status.WITHDRAWN
         kept = Q(recommendation=None) | ~Q(recommendation__status=withdrawn)
         other_kept = Q(other=None) | ~Q(other__status=withdrawn)
-        return self.filter(kept, other_kept, undone_at=None)
+        return self.filter(kept, other_kept)
 
     def human(self) -> FeedbackQuerySet:
         return self.filter(origin=Feedback.Origin.HUMAN)
@@ -107,7 +111,9 @@ class Feedback(Owned):
         indexes = [
             models.Index(fields=["brand", "task", "kind", "-created_at"], name="feedback_by_task"),
             models.Index(fields=["brand", "-id"], name="feedback_newest_of_brand"),
-            models.Index(fields=["brand", "undone_at"], name="feedback_taken_back"),
+            # partial: over all rows the planner would read every standing answer by it
+            models.Index(fields=["brand", "undone_at"], condition=Q(undone_at__isnull=False), name="feedback_undone"),
+            models.Index(fields=["by", "-created_at"], name="feedback_of_person"),
         ]
 
     def __str__(self) -> str:
@@ -117,7 +123,8 @@ class Feedback(Owned):
 class AnswerCount(models.Model):
     """Answers of one sort on one day, counted in the background: a page over millions reads a few thousand rows.
 
-    Rows are only added; answers that were taken back after they were counted come as a negative number.
+    Rows are only added; answers that were taken back after they were counted come as a negative number, and
+    those on withdrawn drafts once more, as a negative number that is counted anew each time.
     """
 
     brand = models.ForeignKey(Brand, models.CASCADE, related_name="+")
@@ -130,6 +137,7 @@ class AnswerCount(models.Model):
     outcome = models.CharField(max_length=8, blank=True)
     adapter_digest = models.CharField(max_length=64, blank=True)
     other_adapter_digest = models.CharField(max_length=64, blank=True)
+    on_withdrawn = models.BooleanField(default=False)
     n = models.IntegerField()
 
     objects = TenantQuerySet.as_manager()
@@ -147,6 +155,7 @@ class CountedAnswers(models.Model):
     brand = models.OneToOneField(Brand, models.CASCADE, related_name="+")
     up_to = models.BigIntegerField(default=0)  # key of the last answer that was counted
     at = models.DateTimeField(default=BEGINNING)  # what was taken back later is not yet taken off
+    withdrawn = models.CharField(max_length=60, blank=True)  # which drafts were, as ``figures`` tells them
 
     objects = TenantQuerySet.as_manager()
 
@@ -161,6 +170,10 @@ class ReviewTaskQuerySet(TenantQuerySet):
     def open(self) -> ReviewTaskQuerySet:
         """Waiting for an answer: the first, a second, or a third where two disagree."""
         return self.filter(status__in=ReviewTask.WAITING)
+
+    def whole(self) -> ReviewTaskQuerySet:
+        """With all that a screen shows of it."""
+        return self.select_related("brand", "retailer", "recommendation__sku", "other")
 
     def disputed(self) -> ReviewTaskQuerySet:
         return self.filter(status=ReviewTask.Status.DISPUTED)

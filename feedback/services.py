@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.core.cache import cache
 from django.db import transaction
-from django.db.models import Case, Exists, F, FloatField, OuterRef, Q, Value, When
+from django.db.models import Case, F, FloatField, Q, Value, When
 from django.utils import timezone
 
 from campaigns.models import Recommendation, Task
-from feedback.answers import Filters, Redaction, vote
+from feedback.answers import Filters, Redaction
 from feedback.domain import formats, ranking
 from feedback.models import Export, Feedback, ReviewTask
 from retailers.models import Brand, Membership, memberships
@@ -28,6 +29,8 @@ REPEAT_EVERY = 8  # answers, then one of the waiting repeats is due
 MOST_READERS = 3
 NEWEST = 500  # answers that tell how sure a contest is; older ones judged older adapters
 MOST_CONTESTS = 40
+KEEP_S = 20  # seconds that the order by uncertainty rests on the same answers
+MOST_TRIES = 20
 MOST_CHARACTERS = 20_000
 MOST_QUESTIONS = 20
 REASONS = {  # why an answer, in the trade's words
@@ -94,7 +97,6 @@ def brand_of(user: Any, asked: Brand | None) -> Brand:
 # -- answers
 
 
-@transaction.atomic
 def give(
     *,
     by: Any,
@@ -118,20 +120,21 @@ def give(
     """
     _fits(kind, recommendation, other, value, outcome, text)
     rewritten = formats.edit_share(recommendation.text, clean(text)) if kind == Feedback.Kind.CORRECTION else None
+    place = question or recommendation
     return Feedback.objects.create(
-        brand=recommendation.brand,
-        retailer=recommendation.retailer,
-        task=recommendation.task,
+        brand=place.brand,
+        retailer=place.retailer,
+        task=place.task,
         kind=kind,
         recommendation=recommendation,
         other=other,
         value=value,
         outcome=outcome,
         strength=strength,
-        text=checked(text, recommendation.brand),
+        text=checked(text, place.brand),
         rewritten=rewritten,
         reasons=[clean(str(reason))[:40] for reason in reasons][:20],
-        note=checked(note, recommendation.brand, "note"),
+        note=checked(note, place.brand, "note"),
         prompt=recommendation.prompt,
         prompt_version=recommendation.prompt_version,
         prompt_cluster=recommendation.prompt_cluster,
@@ -216,7 +219,7 @@ def give_raw_pair(
 
 
 @transaction.atomic
-def answer(question: ReviewTask, *, by: Any, kind: str = "", shown_at: datetime | None = None, **said: Any) -> Feedback:
+def answer(question: ReviewTask, *, by: Any, kind: str = "", shown_at: datetime | None = None, **told: Any) -> Feedback:
     """Answer a question of the queue, free it, and decide whether it needs another reader.
 
     One draft may be answered in another way than asked: a better wording where stars were wanted.
@@ -228,10 +231,12 @@ def answer(question: ReviewTask, *, by: Any, kind: str = "", shown_at: datetime 
         AlreadyAnswered: by this person, in another tab or by a second click; what they said stands.
         BadInput: the answer does not fit, or the draft was withdrawn.
     """
-    question = ReviewTask.objects.select_for_update().get(pk=question.pk)
-    stands = Feedback.objects.filter(review_task=question, by=by, undone_at=None).first()
-    if stands is not None:
-        raise AlreadyAnswered(str(stands.uuid))
+    held = ("status", "reserved_by", "reserved_until")
+    question.refresh_from_db(fields=held, from_queryset=ReviewTask.objects.select_for_update())
+    said = _standing(question)
+    for stands in said:
+        if stands.by_id == by.pk:
+            raise AlreadyAnswered(str(stands.uuid))
     if question.status == ReviewTask.Status.WITHDRAWN:
         raise BadInput("This question was withdrawn meanwhile; your answer was not kept. Take the next one.")
     now = timezone.now()
@@ -243,19 +248,24 @@ def answer(question: ReviewTask, *, by: Any, kind: str = "", shown_at: datetime 
         kind=question.kind if question.other_id else kind or question.kind,
         question=question,
         seconds=seconds,
-        **said,
+        **told,
     )
     if question.reserved_by_id == by.pk:
         question.reserved_by = question.reserved_until = None
-    _settle(question)
+    _settle(question, [*said, row])
     if question.kind == Feedback.Kind.PAIR and not question.is_gold and question.repeats_id is None:
         _repeat_later(question, by)
     return row
 
 
-def _settle(question: ReviewTask) -> None:
+def _standing(question: ReviewTask) -> list[Feedback]:
+    """What people said to a question and did not take back."""
+    rows = question.answers.filter(undone_at=None, origin=Feedback.Origin.HUMAN)
+    return list(rows.only("uuid", "kind", "value", "outcome", "by"))
+
+
+def _settle(question: ReviewTask, said: Sequence[Feedback]) -> None:
     """Open, disputed or done, by the answers that stand."""
-    said = list(question.answers.filter(undone_at=None, origin=Feedback.Origin.HUMAN))
     alike = [row for row in said if row.kind == question.kind]
     status = ReviewTask.Status
     question.status = status.OPEN
@@ -310,7 +320,7 @@ def undo(row: Feedback, by: Any) -> Feedback:
         if question.status != ReviewTask.Status.WITHDRAWN:
             if question.reserved_by_id in (None, by.pk) or (question.reserved_until or row.undone_at) <= row.undone_at:
                 question.reserved_by, question.reserved_until = by, row.undone_at + RESERVED_FOR
-            _settle(question)
+            _settle(question, _standing(question))
     return row
 
 
@@ -337,50 +347,72 @@ def waiting_for(user: Any, *, brand: Brand | None = None, task: str = "", kind: 
 
 
 def _unsure(brand: Brand, task: str) -> Any:
-    """How little the newest answers tell of a question's adapters: 1 of a contest or adapter nobody judged yet."""
+    """How little is known of a question's adapters: 1 of a contest or adapter nobody judged yet."""
+    key = f"feedback-unsure:{brand.pk}:{task}"
+    told = cache.get(key)
+    if told is None:
+        told = _told(brand, task)
+        cache.set(key, told, KEEP_S)
+    whens = [
+        When(
+            Q(recommendation__adapter_digest=one)
+            & (Q(other=None) if other is None else Q(other__adapter_digest=other)),
+            then=Value(how_unsure),
+        )
+        for one, other, how_unsure in told
+    ]
+    return Case(*whens, default=Value(1.0), output_field=FloatField()) if whens else Value(1.0)
+
+
+def _told(brand: Brand, task: str) -> list[tuple[str, str | None, float]]:
+    """What the newest answers tell of each contest and adapter, those most judged first."""
     a, b, up = Feedback.Outcome.A, Feedback.Outcome.B, {Feedback.Kind.THUMB: 1, Feedback.Kind.RATING: 4}
-    told: dict[tuple[str, str | None], list[int]] = {}
+    counts: dict[tuple[str, str | None], list[int]] = {}
     newest = Feedback.objects.filter(brand=brand, task=task, undone_at=None).exclude(adapter_digest="")
     columns = ("kind", "outcome", "value", "adapter_digest", "other_adapter_digest")
     for kind, outcome, value, one, other in newest.order_by("-pk").values_list(*columns)[:NEWEST]:
         if kind == Feedback.Kind.PAIR and outcome in (a, b):
             # both ways round: which of two stands as A is chance
             for key, won in (((one, other), outcome == a), ((other, one), outcome == b)):
-                told.setdefault(key, [0, 0])[not won] += 1
+                counts.setdefault(key, [0, 0])[not won] += 1
         elif kind in up:
-            told.setdefault((one, None), [0, 0])[value < up[kind]] += 1
-    whens = [
-        When(
-            Q(recommendation__adapter_digest=one)
-            & (Q(other=None) if other is None else Q(other__adapter_digest=other)),
-            then=Value(ranking.uncertainty(*counts)),
-        )
-        for (one, other), counts in sorted(told.items(), key=lambda pair: -sum(pair[1]))[:MOST_CONTESTS]
-    ]
-    return Case(*whens, default=Value(1.0), output_field=FloatField()) if whens else Value(1.0)
+            counts.setdefault((one, None), [0, 0])[value < up[kind]] += 1
+    most = sorted(counts.items(), key=lambda pair: -sum(pair[1]))[:MOST_CONTESTS]
+    return [(one, other, ranking.uncertainty(*wins)) for (one, other), wins in most]
+
+
+def judged_today(by: Any, brand: Brand, task: str) -> int:
+    """How many of this person's answers of today stand."""
+    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    return Feedback.objects.filter(by=by, created_at__gte=today, brand=brand, task=task, undone_at=None).count()
 
 
 def next_task(
-    *, by: Any, brand: Brand, task: str, kind: str = "", view: str = "mine", skipped: Sequence[str] = ()
+    *, by: Any, brand: Brand, task: str, kind: str = "", view: str = "mine", skipped: Sequence[str] = (), judged: int = 0
 ) -> ReviewTask | None:
     """Reserve the question this person should answer next, and return it; None when nothing waits.
 
-    What they hold already comes first, so a reload shows the same one. Skipped ones wait for the end.
+    What they hold already comes first, so a reload shows the same one. After every few answers of the
+    ``judged`` today a swapped repeat is due; else they come when nothing new waits. Skipped ones wait for the end.
     """
+    held, due, fresh, repeated, last = map(Value, range(5))
+    is_due = judged > 0 and judged % REPEAT_EVERY == 0
+    places = [
+        When(repeats__isnull=False, then=due if is_due else repeated),
+        When(reserved_by=by, reserved_until__gt=timezone.now(), then=held),
+    ]
+    if skipped:
+        places.insert(0, When(uuid__in=skipped, then=last))
     rows = waiting_for(by, brand=brand, task=task, kind=kind, view=view)
-    held = rows.filter(reserved_by=by, repeats=None, reserved_until__gt=timezone.now()).exclude(uuid__in=skipped)
-    due = rows.filter(repeats__isnull=False) if _repeat_is_due(by, brand, task) else rows.none()
-    fresh = rows.filter(repeats=None).exclude(uuid__in=skipped)
-    leftover = rows.filter(repeats__isnull=False)
-    for found in itertools.chain(held[:1], due[:1], fresh[:20], leftover[:1], rows.filter(uuid__in=skipped)[:20]):
-        if reserve(found, by=by):
-            return ReviewTask.objects.select_related("recommendation", "other", "brand", "retailer").get(pk=found.pk)
+    rows = rows.annotate(place=Case(*places, default=fresh)).order_by("place", *rows.query.order_by)
+    for _ in range(MOST_TRIES):  # between the look and the hold somebody else may take it
+        key = rows.values_list("pk", flat=True).first()
+        if key is None:
+            return None
+        question = ReviewTask.objects.whole().get(pk=key)
+        if reserve(question, by=by):
+            return question
     return None
-
-
-def _repeat_is_due(by: Any, brand: Brand, task: str) -> bool:
-    given = Feedback.objects.filter(by=by, brand=brand, task=task, undone_at=None).count()
-    return given > 0 and given % REPEAT_EVERY == 0
 
 
 def reserve(question: ReviewTask, *, by: Any) -> datetime | None:
@@ -389,7 +421,10 @@ def reserve(question: ReviewTask, *, by: Any) -> datetime | None:
     free = Q(reserved_by=None) | Q(reserved_by=by) | Q(reserved_until__lt=now)
     until = now + (REPEAT_FOR if question.repeats_id else RESERVED_FOR)
     mine = ReviewTask.objects.filter(free, pk=question.pk, status__in=ReviewTask.WAITING)
-    return until if mine.update(reserved_by=by, reserved_until=until) else None
+    if not mine.update(reserved_by=by, reserved_until=until):
+        return None
+    question.reserved_by, question.reserved_until = by, until
+    return until
 
 
 def release(question: ReviewTask, *, by: Any, held_until: datetime | None = None) -> None:
@@ -524,19 +559,19 @@ def team_says(user: Any, brand: Brand, task: str, last: int = 10) -> tuple[int, 
 
     Nobody learns of a question they have not answered themselves.
     """
-    others = Feedback.objects.filter(review_task=OuterRef("review_task"), undone_at=None).exclude(by=user)
     mine = Feedback.objects.filter(by=user, brand=brand, task=task, undone_at=None, review_task__repeats=None)
-    rows = list(mine.filter(Exists(others)).order_by("-pk")[:last])
-    told: dict[int | None, Counter[tuple[str, str]]] = {}
-    for row in Feedback.objects.filter(review_task__in=[row.review_task_id for row in rows], undone_at=None):
-        if row.by_id != user.pk:
-            told.setdefault(row.review_task_id, Counter())[row.kind, vote(row)] += 1
-    same = sum(
-        told[row.review_task_id][row.kind, vote(row)] == max(told[row.review_task_id].values())
-        for row in rows
-        if row.review_task_id in told
-    )
-    return same, len(rows)
+    names = ("review_task", "kind", "outcome", "value")
+    of_all = [f"review_task__answers__{name}" for name in ("by", "undone_at", "kind", "outcome", "value")]
+    said: dict[int, str] = {}
+    told: dict[int, Counter[str]] = {}
+    rows = mine.exclude(review_task=None).order_by("-pk").values_list(*names, *of_all)
+    for question, kind, outcome, value, by, undone_at, *theirs in rows[: last * MOST_READERS * 2]:
+        said[question] = f"{kind} {outcome or value}"
+        if by != user.pk and undone_at is None:
+            their_kind, their_outcome, their_value = theirs
+            told.setdefault(question, Counter())[f"{their_kind} {their_outcome or their_value}"] += 1
+    shared = [*told][:last]
+    return sum(told[one][said[one]] == max(told[one].values()) for one in shared), len(shared)
 
 
 @transaction.atomic
@@ -555,7 +590,6 @@ def correct_better(row: Feedback, *, by: Any) -> ReviewTask:
     question = asked.free(timezone.now(), by).first()
     question = question or ask(recommendation=better, kind=Feedback.Kind.CORRECTION)
     reserve(question, by=by)
-    question.refresh_from_db()
     return question
 
 

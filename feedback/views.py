@@ -100,18 +100,21 @@ def _show(
     *,
     question: ReviewTask | None = None,
     form: AnswerForm | None = None,
+    kept: Feedback | None = None,
     said: str = "",
     status: int = 200,
 ) -> HttpResponse:
-    """The screen with a question: the given one again, else the next."""
+    """The screen with a question: the given one again, else the next, below the answer that was just kept."""
     kind, queue = _asked(request)
+    judged = services.judged_today(request.user, brand, task)
     skipped = request.session.get("skipped", [])
     if question is None:
-        wish: dict[str, Any] = {"by": request.user, "brand": brand, "task": task, "kind": kind, "view": queue}
+        wish: dict[str, Any] = {"by": request.user, "brand": brand, "task": task, "kind": kind, "view": queue, "judged": judged}
         question = services.next_task(**wish, skipped=skipped)
         if question is None and not kind and queue == "mine" and _fill(request, brand, task):
             question = services.next_task(**wish, skipped=skipped)
-    context = _around(request, brand, task, kind, queue) | {"question": question, "form": form, "said": said}
+    context = _around(request, brand, task, kind, queue)
+    context |= {"question": question, "form": form, "said": said, "done": judged, "undo": _undo_bar(request, brand, task, kept)}
     pictures: list[Any] = []
     if question is not None:
         shown, pictures = _shown(request, question, form)
@@ -141,7 +144,7 @@ def _fill(request: StaffRequest, brand: Brand, task: str) -> int:
 
 
 def _around(request: StaffRequest, brand: Brand, task: str, kind: str, queue: str) -> dict[str, Any]:
-    """What stands around the question: counts, tabs, the last answer with its way back."""
+    """What stands around the question: counts and tabs."""
     user = request.user
     free = ReviewTask.objects.visible_to(user).free(timezone.now(), user).filter(brand=brand, task=task).order_by()
     by_kind = list(free.values_list("kind", "status").annotate(Count("pk")))
@@ -149,8 +152,6 @@ def _around(request: StaffRequest, brand: Brand, task: str, kind: str, queue: st
     for of_kind, _, n in by_kind:
         counts[of_kind] += n
     disputed = sum(n for _, status, n in by_kind if status == ReviewTask.Status.DISPUTED)
-    today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    mine = Feedback.objects.filter(by=user, brand=brand, task=task, undone_at=None)
     here = reverse("review", args=[brand.slug, task])
     tabs = [{"words": "All", "count": counts.total(), "url": here, "current": not kind and queue == "mine"}]
     tabs += [
@@ -167,17 +168,15 @@ def _around(request: StaffRequest, brand: Brand, task: str, kind: str, queue: st
         "brand": brand,
         "task": task,
         "task_words": Task(task).label,
-        "done": mine.filter(created_at__gte=today).count(),
         "waiting": counts.total(),
         "tabs": tabs,
         "here": address,
         "kinds": KIND_WORDS,
         "drafts": 0,
-        "undo": _undo_bar(request, mine),
     }
 
 
-def _undo_bar(request: StaffRequest, mine: Any) -> dict[str, Any] | None:
+def _undo_bar(request: StaffRequest, brand: Brand, task: str, row: Feedback | None) -> dict[str, Any] | None:
     """The answer just given, or the question just skipped, with its way back."""
     last = request.session.get("last")
     if not last:
@@ -190,7 +189,9 @@ def _undo_bar(request: StaffRequest, mine: Any) -> dict[str, Any] | None:
             "target": "#screen",
             "fields": {"unskip": last["key"]},
         }
-    row = mine.filter(uuid=last["key"]).select_related("recommendation", "other", "brand").first()
+    if row is None:
+        mine = Feedback.objects.filter(by=request.user, brand=brand, task=task, undone_at=None)
+        row = mine.filter(uuid=last["key"]).select_related("recommendation", "other", "brand").first()
     if row is None:
         return None
     told = f"Kept: {in_words(row)}."
@@ -270,7 +271,7 @@ def _answer(request: StaffRequest, brand: Brand, task: str) -> HttpResponse:
         messages.error(request, "That page was too old to answer, so nothing was kept. Here is the next question.")
         return _on(request, brand, task)
     found = ReviewTask.objects.visible_to(request.user).filter(uuid=address, brand=brand, task=task)
-    question = found.select_related("recommendation__sku", "other", "brand", "retailer").first()
+    question = found.select_related("recommendation", "other", "brand", "retailer").first()
     if question is None:
         raise Http404
     if request.POST.get("answer") == "skip":
@@ -289,13 +290,15 @@ def _answer(request: StaffRequest, brand: Brand, task: str) -> HttpResponse:
         return _show(request, brand, task, question=question, form=form, status=422)
     claims = _changed(question, row.text).get("claims", "") if row.kind == Feedback.Kind.CORRECTION else ""
     request.session["last"] = {"what": "answer", "key": str(row.uuid), "url": request.get_full_path(), "claims": claims}
-    return _on(request, brand, task, said=f"Kept: {in_words(row)}.")
+    return _on(request, brand, task, said=f"Kept: {in_words(row)}.", kept=row)
 
 
-def _on(request: StaffRequest, brand: Brand, task: str, said: str = "") -> HttpResponse:
+def _on(
+    request: StaffRequest, brand: Brand, task: str, said: str = "", kept: Feedback | None = None
+) -> HttpResponse:
     """To the next question: at once where HTMX asks, else by a redirect, so that reload asks nothing."""
     if request.htmx:
-        return _show(request, brand, task, said=said)
+        return _show(request, brand, task, said=said, kept=kept)
     return redirect(request.get_full_path())
 
 
@@ -355,8 +358,7 @@ def undo(request: StaffRequest, pk: UUID) -> HttpResponse:
         return redirect("review", row.brand.slug, row.task)
     if not request.htmx:
         return redirect("review", row.brand.slug, row.task)
-    found = ReviewTask.objects.select_related("recommendation__sku", "other", "brand", "retailer")
-    question = found.get(pk=row.review_task.pk)
+    question = ReviewTask.objects.whole().get(pk=row.review_task.pk)
     held = question.reserved_by_id == request.user.pk
     return _show(request, row.brand, row.task, question=question if held else None, said="Taken back.")
 
@@ -373,8 +375,8 @@ def correct(request: StaffRequest, pk: UUID) -> HttpResponse:
         return redirect("review", row.brand.slug, row.task)
     if not request.htmx:
         return redirect(f"{reverse('review', args=[row.brand.slug, row.task])}?kind=correction")
-    found = ReviewTask.objects.select_related("recommendation__sku", "other", "brand", "retailer")
-    return _show(request, row.brand, row.task, question=found.get(pk=question.pk), said="How should it read?")
+    question = ReviewTask.objects.whole().get(pk=question.pk)
+    return _show(request, row.brand, row.task, question=question, said="How should it read?")
 
 
 def _own(request: StaffRequest, pk: UUID) -> Feedback:

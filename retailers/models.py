@@ -69,10 +69,17 @@ class BrandQuerySet(models.QuerySet["Brand"]):
         """The brands somebody acts for; ``whole`` leaves out those narrowed to one retailer."""
         if self.sees_all(user):
             return self
-        keys = [m.brand_id for m in memberships(user) if m.brand_id and not (whole and m.retailer_id)]
-        return self.filter(pk__in=keys)
+        return self.filter(pk__in=self.keys_of(user, whole=whole))
 
     visible_to = for_user
+
+    def keys_of(self, user: Any, *, whole: bool = False) -> list[int]:
+        """The keys of the brands that somebody's memberships name."""
+        return sorted({m.brand_id for m in memberships(user) if m.brand_id and not (whole and m.retailer_id)})
+
+    def roles_of(self, user: Any) -> set[str]:
+        """The roles somebody has at all."""
+        return roles(user)
 
     def narrowed(self, user: Any) -> Iterator[tuple[int, int]]:
         """(brand, retailer) keys of memberships that name one retailer."""

@@ -75,6 +75,7 @@ def acting_user(request: HttpRequest) -> Any:
             found = JWTAuthentication().authenticate(request)  # type: ignore[arg-type]  # reads headers alone
         except (AuthenticationFailed, InvalidToken):
             return None
+        request.bearer = found  # type: ignore[attr-defined]  # the API takes it from here (rmn.lib.bearer)
         return found[0] if found else None
     user = getattr(request, "user", None)
     return user if user is not None and user.is_authenticated else None
@@ -90,8 +91,7 @@ def scope_of(person: Any) -> Iterator[None]:
         if brands.sees_all(person):
             scope = tenancy.everyone()
         else:
-            members = apps.get_model("retailers", "Membership").objects
-            scope = tenancy.acting_for(members.filter(user=person, brand__isnull=False).values_list("brand", flat=True))
+            scope = tenancy.acting_for(brands.keys_of(person))
     if connection.vendor == "postgresql":
         with transaction.atomic(), scope:
             yield
@@ -166,6 +166,5 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
     person = getattr(request, "user", None)
     if person is None or not person.is_authenticated:
         return {"my_brands": [], "my_roles": set()}
-    brands = apps.get_model("retailers", "Brand").objects.for_user(person)
-    held = {m.role for m in apps.get_model("retailers", "Membership").objects.filter(user=person)}
-    return {"my_brands": brands, "my_roles": held | ({"ops"} if person.is_superuser else set())}
+    brands = apps.get_model("retailers", "Brand").objects
+    return {"my_brands": brands.for_user(person), "my_roles": brands.roles_of(person)}

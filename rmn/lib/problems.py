@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
 from rest_framework import exceptions
@@ -47,8 +48,9 @@ class BrandThrottle(SimpleRateThrottle):
     def get_cache_key(self, request: Any, view: Any) -> str | None:  # noqa: ARG002
         if not request.user or not request.user.is_authenticated:
             return self.cache_format % {"scope": "anonymous", "ident": self.get_ident(request)}
-        brands = {member.brand_id for member in request.user.memberships.all()}
-        ident = f"brand-{brands.pop()}" if len(brands) == 1 and None not in brands else f"person-{request.user.pk}"
+        brands = apps.get_model("retailers", "Brand").objects
+        keys = [] if brands.sees_all(request.user) else brands.keys_of(request.user)
+        ident = f"brand-{keys[0]}" if len(keys) == 1 else f"person-{request.user.pk}"
         return self.cache_format % {"scope": self.scope, "ident": ident}
 
 

@@ -22,12 +22,12 @@ class TenantQuerySet(models.QuerySet[Any]):
         brands = self.model._meta.get_field("brand").related_model.objects
         if brands.sees_all(user):
             return self
-        seen = Q(brand__in=brands.for_user(user, whole=True))
+        seen = Q(brand__in=brands.keys_of(user, whole=True))
         if self._has_retailer():
             for brand_id, retailer_id in brands.narrowed(user):
                 seen |= Q(brand=brand_id) & (Q(retailer=retailer_id) | Q(retailer=None))
         else:
-            seen = Q(brand__in=brands.for_user(user))
+            seen = Q(brand__in=brands.keys_of(user))
         return self.filter(seen)
 
     def _has_retailer(self) -> bool:

@@ -63,6 +63,30 @@ def test_what_was_counted_and_what_came_or_went_since_make_the_same_figures(
     assert counted[0]["total"] == 1  # the others were taken back, or judged what was withdrawn
 
 
+def test_drafts_withdrawn_or_back_on_offer_since_the_count_are_seen_at_once_and_counted_next(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "SETTLED", timedelta(0))
+    one, two = (RecommendationFactory(brand=people.brand, adapter_digest=letter * 64) for letter in "ab")
+    for draft in (one, one, two):
+        FeedbackFactory(brand=people.brand, recommendation=draft, by=people.owner, adapter_digest=draft.adapter_digest)
+    FeedbackFactory(brand=people.brand, recommendation=two, other=one, kind="pair", outcome="a", value=None)
+    figures.count_up(people.brand)
+    totals = []
+    for status in ("withdrawn", "offered"):
+        one.status = status
+        one.save()
+        totals += [told(people)["total"]]
+        assert figures.refresh() == 1
+        assert figures.refresh() == 0
+        totals += [told(people)["total"]]
+        if status == "withdrawn":
+            services.undo(Feedback.objects.filter(recommendation=one).last(), people.owner)
+            totals += [told(people)["total"]]
+    assert totals == [1, 1, 1, 3, 3]
+    assert told(people, Filters(adapter="b" * 64))["total"] == 1
+
+
 def test_only_brands_with_many_answers_are_counted_in_the_background(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:

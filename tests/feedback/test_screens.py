@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from feedback import services
@@ -17,6 +19,7 @@ from tests.factories import BudgetPlanFactory, RecommendationFactory, ReviewTask
 pytestmark = pytest.mark.django_db
 
 HERE = "/feedback/acme/creative/"
+MOST_QUERIES = 24  # savepoints, the session and the tenant's scope among them
 
 
 def showing(page: Any) -> str:
@@ -210,6 +213,24 @@ def test_htmx_gets_the_next_question_with_the_answer(people: People) -> None:
     row = Feedback.objects.get()
     again = client.post(f"/feedback/answers/{row.uuid}/undo", headers={"HX-Request": "true"}).content.decode()
     assert str(one.uuid) in again
+
+
+def test_an_answer_and_the_next_question_ask_few_queries_however_many_wait(people: People) -> None:
+    """One key a second for minutes: what an answer asks is bounded, whatever was answered and waits."""
+
+    def asked(waiting: int) -> int:
+        for _ in range(waiting):
+            services.answer(ReviewTaskFactory(brand=people.brand, votes_wanted=2), by=people.colleague, outcome="a")
+        page = client.get(HERE)
+        with CaptureQueriesContext(connection) as seen:
+            answer = client.post(HERE, {"showing": showing(page), "answer": "tie"}, headers={"HX-Request": "true"})
+        assert answer.status_code == 200
+        return len(seen)
+
+    client = people.web(people.owner)
+    counts = [asked(3), asked(20)]
+    assert max(counts) <= MOST_QUERIES, counts
+    assert "You said what most others said in 0 of your last 2" in client.get(HERE).content.decode()
 
 
 # -- the queue

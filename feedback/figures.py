@@ -476,6 +476,8 @@ def flat(found: Row) -> list[Row]:
         for what, value in row.items():
             if isinstance(value, dict):
                 add(f"agreement on {kind}", what, value["estimate"], value["interval"], row["questions"])
+        for place, pair in enumerate(row["cohen_kappa"], 1):
+            add(f"agreement on {kind}", f"cohen_kappa of two readers, {place}", pair["kappa"], None, pair["n"])
         add(f"agreement on {kind}", "ceiling", row["ceiling"], None, row["questions"])
     for row in found["adapters"]["win_rates"]:
         add("pairs won", row["adapter"], row["share"], row["interval"], row["n"])

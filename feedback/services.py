@@ -388,7 +388,14 @@ def judged_today(by: Any, brand: Brand, task: str) -> int:
 
 
 def next_task(
-    *, by: Any, brand: Brand, task: str, kind: str = "", view: str = "mine", skipped: Sequence[str] = (), judged: int = 0
+    *,
+    by: Any,
+    brand: Brand,
+    task: str,
+    kind: str = "",
+    view: str = "mine",
+    skipped: Sequence[str] = (),
+    judged: int = 0,
 ) -> ReviewTask | None:
     """Reserve the question this person should answer next, and return it; None when nothing waits.
 

@@ -109,12 +109,25 @@ def _show(
     judged = services.judged_today(request.user, brand, task)
     skipped = request.session.get("skipped", [])
     if question is None:
-        wish: dict[str, Any] = {"by": request.user, "brand": brand, "task": task, "kind": kind, "view": queue, "judged": judged}
+        wish: dict[str, Any] = {
+            "by": request.user,
+            "brand": brand,
+            "task": task,
+            "kind": kind,
+            "view": queue,
+            "judged": judged,
+        }
         question = services.next_task(**wish, skipped=skipped)
         if question is None and not kind and queue == "mine" and _fill(request, brand, task):
             question = services.next_task(**wish, skipped=skipped)
     context = _around(request, brand, task, kind, queue)
-    context |= {"question": question, "form": form, "said": said, "done": judged, "undo": _undo_bar(request, brand, task, kept)}
+    context |= {
+        "question": question,
+        "form": form,
+        "said": said,
+        "done": judged,
+        "undo": _undo_bar(request, brand, task, kept),
+    }
     pictures: list[Any] = []
     if question is not None:
         shown, pictures = _shown(request, question, form)
@@ -293,9 +306,7 @@ def _answer(request: StaffRequest, brand: Brand, task: str) -> HttpResponse:
     return _on(request, brand, task, said=f"Kept: {in_words(row)}.", kept=row)
 
 
-def _on(
-    request: StaffRequest, brand: Brand, task: str, said: str = "", kept: Feedback | None = None
-) -> HttpResponse:
+def _on(request: StaffRequest, brand: Brand, task: str, said: str = "", kept: Feedback | None = None) -> HttpResponse:
     """To the next question: at once where HTMX asks, else by a redirect, so that reload asks nothing."""
     if request.htmx:
         return _show(request, brand, task, said=said, kept=kept)
@@ -567,6 +578,7 @@ def _ranked(found: dict[str, Any]) -> list[dict[str, Any]]:
             "low": ranking["abilities"][name]["beside_mean_interval"][0],
             "high": ranking["abilities"][name]["beside_mean_interval"][1],
             "controlled": controlled.get(name, {}).get("beside_mean"),
+            "controlled_between": controlled.get(name, {}).get("beside_mean_interval"),
         }
         for name in (ranking or {"order": []})["order"]
     ]

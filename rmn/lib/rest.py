@@ -15,7 +15,7 @@ from rest_framework import mixins, permissions, serializers, viewsets
 from rest_framework.response import Response
 
 
-class BearerScheme(SimpleJWTScheme):
+class BearerScheme(SimpleJWTScheme):  # type: ignore[no-untyped-call]  # the extension registers itself
     """Says in the schema that a token is taken."""
 
     target_class = "rmn.lib.bearer.Bearer"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from typing import Any
 
 import polars as pl
@@ -328,6 +329,10 @@ def test_agreement_compares_people_on_the_same_pair_whichever_stood_as_a(people:
     assert found["percent_agreement"]["estimate"] == 1
     assert found["alpha_nominal"]["estimate"] == pytest.approx(1)
     assert found["cohen_kappa"] == [{"n": 6, "kappa": pytest.approx(1)}]
+    web = people.web(people.owner)
+    assert "Cohen's kappa of the two who share most (6) is 1" in web.get("/dashboard").content.decode()
+    table = b"".join(web.get("/dashboard?export=csv").streaming_content).decode()
+    assert re.search(r'agreement on pair,"cohen_kappa of two readers, 1",1(\.0)?,,,6', table)
 
 
 def test_a_question_can_be_put_reserved_and_let_go(people: People) -> None:

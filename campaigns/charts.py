@@ -62,13 +62,19 @@ def operating_points(
     band = {"field": "low", "type": "quantitative", "axis": charts.axis(f"Sales, {currency}")}
     x = {"field": "spend", "type": "quantitative", "axis": charts.axis(f"Spend, {currency}", tickCount=4)}
     y = {"field": "sales", "type": "quantitative", "axis": charts.axis(f"Sales, {currency}", tickCount=4)}
-    which = {"field": "which", "type": "nominal", "title": None, "scale": charts.colours(("now", "plan"))}
+    which = {
+        "field": "which",
+        "type": "nominal",
+        "title": None,
+        "scale": charts.colours(("now", "plan")),
+        "legend": {"orient": "top"},
+    }
     spec = {
         "data": {"values": [charts.plain(dict(row)) for row in (*rows, *points)]},
         "facet": {"field": "arm", "type": "nominal", "title": None, "sort": None, "header": {"labelLimit": 220}},
         "columns": 2,
         "spec": {
-            "width": 250,
+            "width": 180,  # two fit beside each other on a telephone and stay readable
             "height": 130,
             "layer": [
                 {"mark": {"type": "area", "opacity": 0.18}, "encoding": {"x": x, "y": band, "y2": {"field": "high"}}},

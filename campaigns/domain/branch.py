@@ -231,7 +231,9 @@ class _Tree:
             return None
         self._polish()
         price_K, floor_price_F = self.prices if self.prices is not None else (root.price_K, root.floor_price_F)
-        method = "envelope with branch and bound" + ("" if self.space.plain else f", {self.space.method}")
+        method = "envelope with branch and bound"
+        if self.space.method != "dual water-filling":
+            method += f", {self.space.method}"
         return Best(self.best_C, self.best, max(ceiling, self.best), price_K, floor_price_F, self.nodes, method)
 
     def _done(self, ceiling: float) -> bool:
@@ -272,6 +274,8 @@ class _Tree:
         if int(part.sum()) > 1:
             choices.append(part & pieces)
         for up in choices:
+            if self.best_C is not None and time.monotonic() > self.until:
+                return
             low, high = self.space.stretch(node.spend_C, up, low_C, high_C, gate_C)
             if np.any(low > high):
                 continue

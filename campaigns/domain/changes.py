@@ -25,6 +25,7 @@ class Change:
     new: float
     days: int
     limit: float | None  # largest change allowed, as a share of last period's spend
+    tactic: str = ""  # the network's word for what kind of campaign it is
 
     @property
     def difference(self) -> float | None:
@@ -90,6 +91,7 @@ def change_set(
                 new=float(row["spend"]),
                 days=days,
                 limit=arm.get("max_change"),
+                tactic=str(arm.get("tactic") or ""),
             )
         )
     return sorted(found, key=lambda one: -abs(one.difference if one.difference is not None else one.new))
@@ -122,6 +124,7 @@ class Upload:
     words: str
     heads: tuple[str, ...]
     source: str  # where the columns stand
+    tactics: tuple[str, ...] = ()  # kinds of campaign that these columns change; all where empty
 
     def rows(self, changes: Sequence[Change]) -> list[list[Any]]:
         said = {
@@ -133,6 +136,8 @@ class Upload:
         }
         out = []
         for one in changes:
+            if self.tactics and one.tactic.startswith("sponsored") and one.tactic not in self.tactics:
+                continue
             own = {
                 "Campaign ID": one.campaign,
                 "Campaign": one.name,
@@ -148,6 +153,7 @@ UPLOADS = {  # networks whose columns are public; for the others the plain chang
         "Amazon Ads bulk operations, Sponsored Products",
         ("Product", "Entity", "Operation", "Campaign ID", "Daily Budget"),
         "Amazon Ads, bulk operations: an update names product, entity, operation, the id and what changes",
+        ("sponsored_products",),
     ),
     "google_ads": Upload(
         "Google Ads bulk upload, campaigns",

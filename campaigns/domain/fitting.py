@@ -16,8 +16,10 @@ Efron and Morris (1975) for the pooling; Rubin (1988) for sampling importance re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -270,7 +272,11 @@ def _draw(posterior: _Posterior, count: int, rng: np.random.Generator) -> Array:
     """Draws from the posterior: t proposals around the mode, weighed by the posterior itself."""
     size = posterior.mode_P.size
     a_D = carried(posterior.history.spend_D, posterior.rate)
-    root = np.linalg.cholesky(posterior.cov_PP + 1e-12 * np.eye(size))
+    try:
+        root = np.linalg.cholesky(posterior.cov_PP + 1e-12 * np.eye(size))
+    except np.linalg.LinAlgError:  # a history that says nothing leaves directions without any curvature
+        along_P, axes_PP = np.linalg.eigh(posterior.cov_PP)
+        root = axes_PP * np.sqrt(np.maximum(along_P, 0.0))
     tries = max(2000, 6 * count)
     z = rng.standard_normal((tries, size))
     stretch = np.sqrt(5.0 / rng.chisquare(5.0, tries))[:, None]
@@ -564,6 +570,7 @@ def read_history(columns: Mapping[str, Sequence[Any]], where: str = "history") -
         if key in seen:
             raise BadInput(f"{where} row {row + 2}: arm {key[0]!r} has {key[1]} twice (row {seen[key] + 2})")
         seen[key] = row
+    order = _order(dates, where)
     spend = _numbers(columns["spend"], where, "spend")
     sales = _numbers(columns["sales"], where, "sales")
     for row in map(int, np.flatnonzero(spend < 0)):
@@ -571,7 +578,7 @@ def read_history(columns: Mapping[str, Sequence[Any]], where: str = "history") -
     controls = _control_columns(columns, where)
     found = []
     for arm in dict.fromkeys(arms):
-        rows = sorted((r for r, name in enumerate(arms) if name == arm), key=lambda r: dates[r])
+        rows = sorted((r for r, name in enumerate(arms) if name == arm), key=lambda r: order[r])
         attributes = {}
         for name in ATTRIBUTES:
             values = {str(columns[name][r]) for r in rows if columns[name][r] is not None} if name in columns else set()
@@ -581,6 +588,37 @@ def read_history(columns: Mapping[str, Sequence[Any]], where: str = "history") -
                 attributes[name] = values.pop()
         found.append(History(arm, spend[rows], sales[rows], {n: v[rows] for n, v in controls.items()}, attributes))
     return found
+
+
+PERIOD = re.compile(r"\d{4}-(0[1-9]|1[0-2]|W[0-5]\d|Q[1-4])")  # months, weeks and quarters of a year sort as text
+
+
+def _order(dates: Sequence[str], where: str) -> list[Any]:
+    """What puts periods in their order: days, or numbers, or months, weeks or quarters of years; all of one kind."""
+
+    def day(text: str) -> float:
+        return float(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+    def period(text: str) -> str:
+        if PERIOD.fullmatch(text) is None:
+            raise ValueError(text)
+        return text
+
+    for read in (day, float, period):
+        try:
+            _ = read(dates[0])
+        except ValueError:
+            continue
+        found: list[Any] = []
+        for row, text in enumerate(dates):
+            try:
+                found.append(read(text))
+            except ValueError:
+                raise BadInput(f"{where} row {row + 2}: date is {text!r}; like {dates[0]!r} was expected") from None
+        return found
+    raise BadInput(
+        f"{where} row 2: date is {dates[0]!r}; write 2026-01-31, 2026-W05, 2026-01 or the number of the period"
+    )
 
 
 def _numbers(values: Sequence[Any], where: str, name: str) -> Array:
@@ -633,7 +671,7 @@ def read_tests(
     means = {h.arm: float(h.spend_D.mean()) for h in histories}
     found = []
     for number, row in enumerate(rows, 1):
-        place = f"{where} row {number}"
+        place = f"{where} test {number}"
         arm = str(row.get("arm") or "")
         if arm not in means:
             raise BadInput(f"{place}: arm is {arm!r}; the history has no such arm")

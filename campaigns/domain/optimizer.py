@@ -119,14 +119,17 @@ def is_general(problem: Problem) -> bool:
 
 
 def _over_worlds(problem: Problem, limits: Limits, places: Sequence[tuple[int, str]]) -> Plan:
-    from campaigns.domain import worlds
+    from campaigns.domain import means, worlds
 
     space = worlds.Worlds(problem, limits)
     rows = space.rows
     if not conflict.sums_fit(rows, problem.low_C, problem.high_C):
         return infeasible(problem, limits)
     bounds = space.bounds(problem.low_C, problem.high_C, problem.gate_C)
-    best = branch.search(space, *bounds, problem.gap, problem.time_limit_s)
+    if means.serve(problem, limits):
+        best = means.search(problem, limits)
+    else:
+        best = branch.search(space, *bounds, problem.gap, problem.time_limit_s)
     if best is None:
         return infeasible(problem, limits)
     points_J = best.spend_C

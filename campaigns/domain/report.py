@@ -184,6 +184,9 @@ def compared(problem: Problem, plan: Plan, sales_C: Array, draws_SC: Array | Non
     weight_C = np.ones(problem.size) if problem.weight_C is None else problem.weight_C
     before_SC = plan.extra.get("last_sales_SC")
     before_C = problem.curves.value(problem.last_C) if before_SC is None else before_SC.mean(0)
+    for arm in range(problem.size):
+        if (sold := sellable(problem, arm)) is not None and sold["share"] <= 0:
+            before_C[arm] = 0.0  # what cannot be bought would not be sold for last period's spend either
     difference_C = weight_C * (sales_C - before_C)
     gain = float(difference_C.sum())
     result: dict[str, Any] = {

@@ -18,6 +18,7 @@ Convex Optimization, section 5.1.3 for the bound.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,7 @@ class Worlds(Space):
         self.problem, self.limits, self.plain = problem, limits, False
         self.weeks = problem.periods.weeks if problem.periods else 1
         self.risk = problem.risk_aversion
+        self.until = time.monotonic() + problem.time_limit_s
         size, weeks = problem.size, self.weeks
         arm_J = np.repeat(np.arange(size), weeks)
         self.carry_C = problem.periods.carry_C if problem.periods else np.zeros(size)
@@ -277,7 +279,7 @@ class Worlds(Space):
                 return None
             t_J = settled_J
             miss = self._floor_miss(t_J)
-            if miss <= 1e-9 or not self.is_concave or gate_C is not None:
+            if miss <= 1e-9 or not self.is_concave or gate_C is not None or time.monotonic() > self.until:
                 break
             slack *= 1.0 + 2.0 * miss + 1e-9
         bound = model.bound(y_R, nu_F, w_S)
@@ -451,8 +453,8 @@ class _Model:
             if self.own.at_K.size:
                 over_own = self.own.over(sales_own, t_J[self.own.at_K])
                 over += float(self.worlds.weight_J[self.own.at_K] @ over_own) / self.worlds.draws.size
-            if over <= 0.1 * self.worlds.problem.gap * self.worth:
-                break
+            if over <= 0.1 * self.worlds.problem.gap * self.worth or time.monotonic() > self.worlds.until:
+                break  # the bound of any multipliers holds
             for one in (self.shared, self.own):
                 one.refine(t_J[one.at_K])
         return t_J, y_R, nu_F, w_S

@@ -143,10 +143,19 @@ def read_json(path: str | Path) -> Any:
         BadInput: not UTF-8, not JSON, a duplicate key, or NaN or Infinity, with the place.
     """
     path = Path(path)
+    strange: list[_Constant] = []
+
+    def constant(name: str) -> _Constant:
+        strange.append(_Constant(name))
+        return strange[-1]
+
     try:
-        return json.loads(
-            path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
+        found = json.loads(
+            path.read_text(encoding="utf-8-sig"), parse_constant=constant, object_pairs_hook=_refuse_duplicates
         )
+        if strange:
+            raise ValueError(f"{_place_of(found, strange[0])} is {strange[0].name}: a finite number was expected")
+        return found
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -203,6 +212,25 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Constant:
+    """NaN or Infinity, until its place is known."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _place_of(value: Any, wanted: _Constant, place: str = "") -> str:
+    """Where something stands in parsed JSON, such as arms[0].curve.scale; empty where it does not."""
+    if value is wanted:
+        return place or "the file"
+    parts: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        parts = [(f"{place}.{key}" if place else str(key), part) for key, part in value.items()]
+    elif isinstance(value, list):
+        parts = [(f"{place}[{number}]", part) for number, part in enumerate(value)]
+    return next((found for where, part in parts if (found := _place_of(part, wanted, where))), "")
 
 
 def _refuse_constant(name: str) -> NoReturn:

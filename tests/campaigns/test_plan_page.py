@@ -174,3 +174,11 @@ def test_integrations_read_changes_pacing_and_comparisons(people: People) -> Non
     compared = api.get(f"/api/v1/budget-plans/{plan.pk}/compare/?with={other.pk}").json()
     assert compared["objective"] == [plan.plan["objective"], other.plan["objective"]]
     assert people.api(people.stranger).get(f"/api/v1/budget-plans/{plan.pk}/changes/").status_code == 404
+
+
+def test_a_bulk_file_holds_only_the_kind_of_campaign_that_its_columns_change() -> None:
+    arms = [ARMS[0] | {"tactic": "sponsored_products"}, ARMS[0] | {"id": "walmart/amazon/19", "campaign": "19", "tactic": "sponsored_brands"}]  # fmt: skip
+    found = changes.change_set({"arms": arms}, [{"id": arm["id"], "spend": 10.0} for arm in arms], days=10)
+    upload = changes.upload_for("amazon")
+    assert upload is not None
+    assert [row[3] for row in upload.rows(found)] == ["17"]

@@ -495,6 +495,8 @@ class CleanRoomQuery(Run):
 class CleanRoomLedger(models.Model):
     """What a query did to the privacy budget; lines are added, never changed."""
 
+    append_only: ClassVar[bool] = True
+
     brand = models.ForeignKey(Brand, models.PROTECT, related_name="+")
     connection = models.ForeignKey(CleanRoomConnection, models.PROTECT, related_name="ledger")
     query = models.ForeignKey(CleanRoomQuery, models.PROTECT, related_name="ledger")

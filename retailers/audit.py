@@ -1,22 +1,29 @@
 """The audit chain: each line holds the hash of the line before it, one chain for each brand.
 
 A line changed, taken out or put in breaks every hash after it; a tail cut off shows against the head
-that is kept beside the chain, and against a head kept elsewhere (``verify_audit --head``).
+that is kept beside the chain. Whoever rewrites all of that, heads included, is found by the signed heads
+that are written every night to a folder the database's owner need not reach (``verify_audit --head``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from retailers.models import AuditEntry, AuditHead, Brand
+from rmn.lib import sealing
+from rmn.lib.errors import BadInput
 
 FIRST = "0" * 64
+FACTS = ("chain", "sequence", "actor", "action", "subject_type", "subject_id", "payload", "previous_hash")
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
 @transaction.atomic
@@ -32,30 +39,44 @@ def record(
         payload: what a reader needs, as JSON.
     """
     chain = brand.slug if brand else "-"
-    AuditHead.objects.get_or_create(chain=chain, defaults={"brand": brand, "hash": FIRST})
-    head = AuditHead.objects.select_for_update().get(chain=chain)
+    heads = AuditHead.objects.select_for_update().filter(chain=chain)
+    head = heads.first()
+    if head is None:
+        AuditHead.objects.get_or_create(chain=chain, defaults={"brand": brand, "hash": FIRST})
+        head = heads.get()
     at = timezone.now()
     facts: dict[str, Any] = {
         "chain": chain,
         "sequence": head.sequence + 1,
         "at": at.isoformat(timespec="microseconds"),
-        "actor": actor[:160],
+        "actor": _kept(actor)[:160],
         "action": action[:80],
         "subject_type": subject._meta.label if subject is not None else "",
         "subject_id": str(getattr(subject, "uuid", None) or getattr(subject, "pk", "")) if subject is not None else "",
-        "payload": json.loads(json.dumps(dict(payload or {}), default=str)),
+        "payload": _kept(json.loads(json.dumps(dict(payload or {}), default=str))),
         "previous_hash": head.hash or FIRST,
     }
     sealed = digest(facts)
     row = AuditEntry.objects.create(brand=brand, hash=sealed, **{**facts, "at": at})
-    head.sequence, head.hash = facts["sequence"], sealed
-    head.save(update_fields=["sequence", "hash"])
+    heads.update(sequence=facts["sequence"], hash=sealed)
     return row
 
 
+def _kept(value: Any) -> Any:
+    """The value as every database gives it back, so that its hash fits afterwards too."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, float):  # PostgreSQL's numbers know no minus zero, no infinity, and no exponent
+        if not math.isfinite(value):
+            return str(value)
+        return int(value) if value == 0 or abs(value) >= 1e16 else value
+    if isinstance(value, dict):
+        return {_kept(key): _kept(one) for key, one in value.items()}
+    return [_kept(one) for one in value] if isinstance(value, list) else value
+
+
 def digest(facts: Mapping[str, Any]) -> str:
-    text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(facts).encode()).hexdigest()
 
 
 def verify(chain: str, head: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -67,31 +88,120 @@ def verify(chain: str, head: Mapping[str, Any] | None = None) -> dict[str, Any]:
     Returns:
         ``chain, rows, broken`` (the first broken sequence, or None), ``why``.
     """
-    previous, wanted, rows = FIRST, 1, 0
-    seen: dict[int, str] = {}
-    for row in AuditEntry.objects.filter(chain=chain).order_by("sequence").iterator(chunk_size=2000):
-        rows += 1
-        facts = {name: getattr(row, name) for name in ("chain", "sequence", "actor", "action", "subject_type", "subject_id", "payload", "previous_hash")}  # fmt: skip
-        facts["at"] = row.at.isoformat(timespec="microseconds")
-        why = ""
-        if row.sequence != wanted:
-            why = f"line {wanted} is missing"
-        elif row.previous_hash != previous:
-            why = "it does not follow the line before it"
-        elif digest(facts) != row.hash:
-            why = "its content was changed"
-        if why:
-            return {"chain": chain, "rows": rows, "broken": min(row.sequence, wanted), "why": why}
-        previous, wanted = row.hash, wanted + 1
-        seen[row.sequence] = row.hash
     kept = AuditHead.objects.filter(chain=chain).first()
-    if kept is not None and (kept.sequence != wanted - 1 or (kept.sequence and kept.hash != previous)):
-        return {"chain": chain, "rows": rows, "broken": wanted, "why": "lines at the end were taken away"}
-    if head is not None and seen.get(int(head["sequence"])) != head["hash"]:
-        return {
-            "chain": chain,
-            "rows": rows,
-            "broken": int(head["sequence"]),
-            "why": "it is not the line of the kept head",
-        }
-    return {"chain": chain, "rows": rows, "broken": None, "why": ""}
+    owner = kept.brand_id if kept else None
+    previous, wanted, rows, why = FIRST, 1, 0, ""
+    at_head = FIRST
+    looked_for = int(head["sequence"]) if head else 0
+    lines = AuditEntry.objects.filter(chain=chain).order_by("sequence")
+    for line in lines.values_list("hash", "brand_id", "at", *FACTS).iterator(chunk_size=5000):
+        rows += 1
+        told, brand, at, *said = line
+        facts = dict(zip(FACTS, said))
+        facts["at"] = at.isoformat(timespec="microseconds")
+        if facts["sequence"] != wanted:
+            why = f"line {wanted} is missing"
+        elif facts["previous_hash"] != previous:
+            why = "it does not follow the line before it"
+        elif digest(facts) != told:
+            why = "its content was changed"
+        elif kept is not None and brand != owner:
+            why = "it was given to another brand"
+        if why:
+            return {"chain": chain, "rows": rows, "broken": min(facts["sequence"], wanted), "why": why}
+        if wanted == looked_for:
+            at_head = told
+        previous, wanted = told, wanted + 1
+    broken: int | None = None
+    if kept is None and rows:
+        broken, why = wanted, "the chain's head was taken away"
+    elif kept is not None and (kept.sequence != wanted - 1 or (kept.sequence and kept.hash != previous)):
+        broken, why = wanted, "lines at the end were taken away"
+    elif head is not None and at_head != head["hash"]:
+        broken, why = looked_for, "it is not the line of the kept head"
+    return {"chain": chain, "rows": rows, "broken": broken, "why": why}
+
+
+def chains() -> list[str]:
+    """Every chain that has a head or a line."""
+    there = set(AuditHead.objects.values_list("chain", flat=True))
+    return sorted(there.union(AuditEntry.objects.order_by().values_list("chain", flat=True).distinct()))
+
+
+# -- heads kept elsewhere
+
+
+def heads() -> dict[str, Any]:
+    """The ends of all chains, signed: who keeps them can prove later what stood here today."""
+    ends = AuditHead.objects.order_by("chain").select_related("brand")
+    told = {
+        "at": timezone.now().isoformat(timespec="seconds"),
+        "heads": [
+            {"chain": end.chain, "brand": str(end.brand.uuid) if end.brand else "", "sequence": end.sequence, "hash": end.hash or FIRST}
+            for end in ends
+        ],
+        "public_key": sealing.public_key(),
+    }  # fmt: skip
+    return {**told, "signature": sealing.sign(_canonical(told))}
+
+
+def read_heads(given: Any, where: str) -> list[dict[str, Any]]:
+    """The heads in a file: one head, or what ``heads`` wrote.
+
+    Raises:
+        BadInput: it holds none, or its signature is not this installation's.
+    """
+    if isinstance(given, dict) and "signature" in given:
+        told = {name: value for name, value in given.items() if name != "signature"}
+        if not sealing.signed(_canonical(told), str(given["signature"]), sealing.public_key()):
+            raise BadInput(
+                f"{where}: its signature is not of this installation: the file was changed, or RMN_DATA_KEY was"
+            )
+    found = given.get("heads", [given]) if isinstance(given, dict) else None
+    if not isinstance(found, list) or not all(_is_head(one) for one in found):
+        raise BadInput(f"{where}: an object with sequence and hash was expected")
+    return found
+
+
+def _is_head(given: Any) -> bool:
+    return (
+        isinstance(given, dict)
+        and {"sequence", "hash"} <= given.keys()
+        and isinstance(given["sequence"], int)
+        and given["sequence"] >= 0
+    )
+
+
+def export_heads(folder: Path) -> Path:
+    """Write the signed heads as a file of their own; nothing there is ever overwritten."""
+    told = heads()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"heads-{timezone.now():%Y%m%dT%H%M%S%fZ}.json"
+    with path.open("x", encoding="utf-8") as file:
+        json.dump(told, file, indent=1, ensure_ascii=False)
+    return path
+
+
+def newest_heads(folder: Path) -> dict[str, dict[str, Any]]:
+    """By chain, the heads of the newest file in the folder; none where there is no file.
+
+    Raises:
+        BadInput: the file was changed.
+    """
+    files = sorted(folder.glob("heads-*.json"))
+    if not files:
+        return {}
+    try:
+        given = json.loads(files[-1].read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadInput(f"{files[-1]}: not JSON; it was changed or its disk was full") from None
+    return {one["chain"]: one for one in read_heads(given, str(files[-1])) if "chain" in one}
+
+
+def erased(head: Mapping[str, Any]) -> bool:
+    """Whether the chain's brand was erased, with a proof that tells of an end no earlier than this head."""
+    proofs = AuditEntry.objects.filter(chain="-", action="tenant erased").values_list("payload", flat=True)
+    return bool(head.get("brand")) and any(
+        proof.get("brand") == head["brand"] and (proof.get("chain_end") or {}).get("sequence", 0) >= head["sequence"]
+        for proof in proofs
+    )

@@ -716,6 +716,8 @@ class PolicyRule(Addressed):
 class AuditEntry(Addressed):
     """One line of what was done, chained by hash to the line before it in the same brand's chain."""
 
+    append_only: ClassVar[bool] = True
+
     brand = models.ForeignKey(Brand, models.PROTECT, null=True, blank=True, related_name="+")
     chain = models.CharField(max_length=60)  # the brand's slug, or '-' for the installation
     sequence = models.PositiveBigIntegerField()

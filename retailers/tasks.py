@@ -7,12 +7,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from celery import shared_task
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from retailers import catalogue, loads, watching, webhooks
+from retailers import audit, catalogue, loads, watching, webhooks
 from retailers.connectors.files import open_feed
 from retailers.domain import harmonizer
 from retailers.domain import mapping as mappings
@@ -20,6 +21,8 @@ from retailers.models import Delivery, FeedLoad, FeedSource
 from rmn.lib import tenancy
 from rmn.lib.errors import BadInput
 from rmn.lib.tasks import TenantTask
+
+log = structlog.get_logger(__name__)
 
 # -- feeds
 
@@ -109,3 +112,29 @@ def deliver(run_id: str) -> None:
         return
     with run.tracked():
         webhooks.send(run)
+
+
+# -- audit
+
+
+@shared_task
+def verify_audit() -> int:
+    """Check every chain against itself and the heads of the last time, then sign and keep today's.
+
+    Returns:
+        How many chains are broken; while one is, no new heads are kept.
+    """
+    with tenancy.everyone():
+        folder = Path(settings.RMN_AUDIT_HEADS)
+        kept = audit.newest_heads(folder)
+        found = {chain: audit.verify(chain, kept.get(chain)) for chain in sorted({*audit.chains(), *kept})}
+        broken = [
+            one
+            for chain, one in found.items()
+            if one["broken"] is not None and not (one["rows"] == 0 and audit.erased(kept[chain]))
+        ]
+        for one in broken:
+            log.error("audit_chain_broken", **one)
+        if not broken:
+            audit.export_heads(folder)
+        return len(broken)

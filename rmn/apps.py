@@ -17,8 +17,9 @@ class RmnConfig(AppConfig):
         # may import rmn.lib, hence here.
         from rmn import logins
         from rmn.celery import app
-        from rmn.lib import tenancy
+        from rmn.lib import append_only, tenancy
 
         app.set_default()
         tenancy.watch_connections()
+        append_only.watch()
         logins.watch()

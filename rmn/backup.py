@@ -39,6 +39,7 @@ from agents.models import Adapter
 from feedback.models import Export
 from retailers import audit
 from retailers.models import AuditHead, Brand, IdempotencyKey, Membership
+from rmn.lib import append_only
 from rmn.lib.errors import BadInput
 from training.models import TrainingRun
 
@@ -347,7 +348,7 @@ def load(folder: Path, tenant: str = "", say: Report = lambda _: None) -> dict[s
     if slug and Brand.objects.filter(slug=slug).exists():
         raise BadInput(f"{slug} is there already: erase_tenant takes it out, after an export")
     try:
-        with connection.constraint_checks_disabled(), transaction.atomic():
+        with connection.constraint_checks_disabled(), transaction.atomic(), append_only.opened():
             rows = _Tenant(folder, manifest, slug, say).load() if slug else _load_all(folder, manifest, say)
             _reset_sequences()
     except IntegrityError as error:
@@ -632,7 +633,7 @@ def erase(brand: Brand, by: str, export: str = "") -> dict[str, Any]:
     members = set(Membership.objects.filter(brand=brand).values_list("user_id", flat=True))
     uuid, key = str(brand.uuid), brand.pk
     gone: dict[str, int] = {}
-    with connection.constraint_checks_disabled(), transaction.atomic():
+    with connection.constraint_checks_disabled(), transaction.atomic(), append_only.opened():
         _erase_console_log(brand)
         IdempotencyKey.objects.filter(user__in=members)._raw_delete(using="default")  # type: ignore[attr-defined]
         links = [model for model in tables() if wall(model) not in (None, "pk", "id", "brand_id")]

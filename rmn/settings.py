@@ -249,6 +249,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "forecasts": {"task": "agents.tasks.resolve_forecasts", "schedule": 3600.0},
     "early-signs": {"task": "agents.tasks.watch_decisions", "schedule": 6 * 3600.0},
     "plan-again": {"task": "campaigns.tasks.plan_again", "schedule": crontab(hour=4, minute=15)},
+    "audit": {"task": "retailers.tasks.verify_audit", "schedule": crontab(hour=1, minute=45)},
     "lessons": {"task": "training.tasks.teach_nightly", "schedule": crontab(hour=2, minute=30)},
     "figures": {"task": "rmn.tasks.figures", "schedule": 300.0},
     "digest": {"task": "rmn.tasks.digest", "schedule": 1800.0},
@@ -411,6 +412,7 @@ RMN_TOKEN_PRICE = env.float("RMN_TOKEN_PRICE", 0.0)  # USD for a million tokens,
 RMN_FOUR_EYES_ABOVE = number(
     "RMN_FOUR_EYES_ABOVE", 0
 )  # two people approve from this amount on; 0: as brands' rules say
+RMN_AUDIT_HEADS = Path(env.str("RMN_AUDIT_HEADS", str(VAR / "audit_heads")))  # best a disk of another host
 RMN_OUTBOUND_ALLOW = env.list("RMN_OUTBOUND_ALLOW", default=[])
 RMN_DATA_KEY = env.str("RMN_DATA_KEY", SECRET_KEY)  # seals credentials and keys personal-data tags
 

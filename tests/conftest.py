@@ -14,12 +14,13 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db.models.signals import post_migrate
 from django.test import Client
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from rest_framework.test import APIClient
 
-from rmn.lib import tenancy
+from rmn.lib import append_only, tenancy
 
 # The same examples every time, however slow the machine: a red test is a wrong product, never bad luck.
 hypothesis_settings.register_profile(
@@ -68,6 +69,12 @@ class People:
         client = APIClient()
         client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
         return client
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """Tests wipe tables between themselves: the triggers against that are on where a test puts them."""
+    post_migrate.disconnect(dispatch_uid=append_only.WATCH)
 
 
 @pytest.fixture

@@ -1,11 +1,16 @@
-"""Secrets of a brand at rest: sealed under ``RMN_DATA_KEY`` and the brand, opened only to be used."""
+"""Secrets of a brand at rest: sealed under ``RMN_DATA_KEY`` and the brand, opened only to be used.
+
+What leaves the installation as proof is signed under a key of the same root; its public half goes with it.
+"""
 
 from __future__ import annotations
 
 import base64
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
@@ -31,6 +36,33 @@ def unseal(sealed: str, owner: str) -> str:
         ) from None
 
 
+def sign(text: str) -> str:
+    """An Ed25519 signature of this installation, as hexadecimal text."""
+    return _pen().sign(text.encode()).hex()
+
+
+def public_key() -> str:
+    """What proves this installation's signatures to others, as hexadecimal text; it may be told to everybody."""
+    return _pen().public_key().public_bytes_raw().hex()
+
+
+def signed(text: str, signature: str, key: str) -> bool:
+    """Whether the signature is of this text, and of the holder of that public key."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), text.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _pen() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(_derived("rmn signatures"))
+
+
 def _box(owner: str) -> Fernet:
-    kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=f"rmn secrets {owner}".encode())
-    return Fernet(base64.urlsafe_b64encode(kdf.derive(settings.RMN_DATA_KEY.encode())))
+    return Fernet(base64.urlsafe_b64encode(_derived(f"rmn secrets {owner}")))
+
+
+def _derived(purpose: str) -> bytes:
+    kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose.encode())
+    return kdf.derive(settings.RMN_DATA_KEY.encode())

@@ -180,7 +180,7 @@ def rows(size: str) -> list[Row]:
         for part in (
             lambda: base(stack, brands, SECONDS[size]),
             lambda: burst(stack, brands),
-            lambda: flood(stack, brands, SECONDS[size] / 4),
+            lambda: flood(stack, brands, max(SECONDS[size] / 4, 15)),  # shorter, it would not use its allowance up
             lambda: soak(stack, brands, SOAK_S[size]),
         ):
             for row in part():

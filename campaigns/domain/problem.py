@@ -21,6 +21,7 @@ from rmn.lib.errors import BadInput
 
 EVIDENCE = ("experiment", "calibrated", "attribution")  # what a curve rests on, best first
 MOST_EXPONENT = 100.0
+PATIENCE_S = 20.0  # how long a proof is looked for, where the problem does not say
 ROOM = 1.0 + 1e-9  # an arm that only the budget stops has a little room above it, so that the budget is what binds
 PROBLEM_KEYS = {
     "total_budget", "currency", "spend_all", "gap", "min_roas", "risk_aversion", "draws", "periods", "arms", "groups",
@@ -278,7 +279,7 @@ def read(given: object) -> Problem:
         gap=1e-6 if gap is None else number(gap, "gap", above=0, high=1),
         min_roas=optional(given.get("min_roas"), "min_roas", low=0),
         risk_aversion=risk,
-        time_limit_s=number(given.get("time_limit_s", 20.0), "time_limit_s", above=0),
+        time_limit_s=number(given.get("time_limit_s", PATIENCE_S), "time_limit_s", above=0),
         gate_C=np.array(columns.gate) if any(columns.gate) else None,
         margin_C=None
         if all(m is None for m in columns.margin)

@@ -15,6 +15,7 @@ from campaigns.models import (
     BudgetPlan,
     BudgetPlanQuerySet,
     Campaign,
+    CopyEvidence,
     CurveFit,
     Experiment,
     Recommendation,
@@ -191,3 +192,13 @@ class RecommendationAdmin(ReadOnlyAdmin):
     @admin.display(description="adapter")
     def adapter(self, row: Recommendation) -> str:
         return row.adapter_digest[:12]
+
+
+@admin.register(CopyEvidence)
+class CopyEvidenceAdmin(ReadOnlyAdmin):
+    """What proves the claims of texts; added and taken back on the text's own page."""
+
+    list_display = ["__str__", "recommendation", "brand", "note", "added_by", "created_at", "withdrawn_at"]
+    list_select_related = ["recommendation", "brand", "added_by"]
+    list_filter = ["brand", "retailer"]
+    search_fields = ["note", "link", "file_name", "file_sha256"]

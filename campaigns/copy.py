@@ -7,19 +7,26 @@ publication either comes first, and the text has to be checked again, or comes t
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import ValidationError
+from django.core.validators import URLValidator
 from django.db import transaction
 from django.utils import timezone
 
-from campaigns.models import Recommendation
-from retailers import audit
+from campaigns.models import CopyEvidence, Recommendation
+from retailers import audit, loads
 from retailers.models import Membership, roles
 from retailers.services import check_text
+from rmn.lib import stats
 from rmn.lib.errors import BadInput
 
 Status = Recommendation.Status
 OUTCOMES = ("accepted", "refused", "reopened")  # what the network said of a published text
+MOST_BYTES = 10 * 2**20  # of one piece of evidence
+SIGNS = {b"%PDF-": "application/pdf", b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+SHORTEST = 10  # characters of a reason or a note
 
 
 def fingerprint(text: str) -> str:
@@ -42,6 +49,17 @@ def _open(row: Recommendation) -> Recommendation:
 def _tell(row: Recommendation, by: Any, action: str, **payload: Any) -> None:
     told = {"text_sha256": fingerprint(row.text), **payload}
     audit.record(brand=row.brand, actor=by.get_username(), action=action, subject=row, payload=told)
+
+
+def _on_file(row: Recommendation) -> list[str]:
+    """What evidence says of this text, as the policy reads it."""
+    found = ((row.content.get("copy") or {}).get("facts") or {}).get("evidence") or []
+    return [found] if isinstance(found, str) else list(found)
+
+
+def _keep(row: Recommendation, evidence: list[str]) -> None:
+    known = dict(row.content.get("copy") or {})
+    row.content = {**row.content, "copy": {**known, "facts": {**(known.get("facts") or {}), "evidence": evidence}}}
 
 
 def _judge(row: Recommendation, by: Any) -> None:
@@ -72,10 +90,7 @@ def check(row: Recommendation, by: Any, *, text: str | None = None, evidence: st
     if text is not None:
         row.text = text
     if evidence.strip():
-        known = dict(row.content.get("copy") or {})
-        facts = dict(known.get("facts") or {})
-        facts["evidence"] = [*(facts.get("evidence") or []), evidence.strip()[:2000]]
-        row.content = {**row.content, "copy": {**known, "facts": facts}}
+        _keep(row, [*_on_file(row), evidence.strip()[:2000]])
     _judge(row, by)
     _tell(row, by, "copy checked", verdict=row.verdict["verdict"], evidence=bool(evidence.strip()))
     return row
@@ -91,7 +106,7 @@ def override(row: Recommendation, by: Any, *, reason: str) -> Recommendation:
     row = _open(row)
     if not roles(by, row.brand) & {Membership.Role.OPS}:
         raise BadInput("only ops staff override a verdict; ask one of them")
-    if len(reason.strip()) < 10:
+    if len(reason.strip()) < SHORTEST:
         raise BadInput("reason: say in a sentence why this text may be published; it is kept in the audit chain")
     _same_text(row)
     if row.verdict.get("verdict") == "pass":
@@ -104,6 +119,128 @@ def override(row: Recommendation, by: Any, *, reason: str) -> Recommendation:
     row.save(update_fields=["verdict", "status"])
     rules = sorted({found["rule"] for found in row.verdict.get("findings", [])})
     _tell(row, by, "verdict overridden", rules=rules, reason=reason.strip()[:1000])
+    return row
+
+
+@transaction.atomic
+def add_evidence(row: Recommendation, by: Any, *, note: str, link: str = "", file: Any = None) -> CopyEvidence:
+    """Put proof of a claim on file and judge the text again; the note is what the policy reads.
+
+    Args:
+        note: what it shows, in the claim's words and with its numbers.
+        file: an uploaded file (name, size, chunks): PDF, PNG, JPEG or plain text, told by its content.
+
+    Raises:
+        BadInput: no note, neither file nor link, an address that is none, or a file that is not taken.
+    """
+    row = _open(row)
+    if len(note.strip()) < SHORTEST:
+        raise BadInput("note: say what the evidence shows, in the words and numbers of the claim; the check reads it")
+    if not link.strip() and file is None:
+        raise BadInput("evidence: attach a file, or give the address of one")
+    if link.strip():
+        try:
+            URLValidator(schemes=["http", "https"])(link.strip())
+        except ValidationError:
+            raise BadInput(f"link {link.strip()[:80]!r}: an address such as https://example.com/report") from None
+        if len(link.strip()) > 400:
+            raise BadInput("link: at most 400 characters; attach the file instead")
+    found = CopyEvidence(
+        brand=row.brand, retailer=row.retailer, recommendation=row, note=note.strip()[:2000], link=link.strip(), added_by=by
+    )
+    if file is not None:
+        found.media_type, found.size = media_type(file), file.size
+        found.file_name = "".join(c for c in Path(file.name).name if c.isprintable())[-240:] or "evidence"
+        found.file_path, found.file_sha256 = loads.keep_file(row.brand, file.chunks(), "evidence")
+    found.save()
+    check(row, by, evidence=found.note)
+    _tell(row, by, "evidence added", evidence=str(found.uuid), sha256=found.file_sha256, link=found.link)
+    return found
+
+
+def media_type(file: Any) -> str:
+    """What an uploaded file is, by its content and not by its name.
+
+    Raises:
+        BadInput: empty, larger than ``MOST_BYTES``, or of a kind that is not kept.
+    """
+    name = Path(file.name).name[:80]
+    if not file.size:
+        raise BadInput(f"{name}: the file is empty")
+    if file.size > MOST_BYTES:
+        raise BadInput(f"{name}: {file.size / 2**20:.1f} MB; at most {MOST_BYTES // 2**20} MB are kept")
+    file.seek(0)
+    content = file.read()
+    file.seek(0)
+    for sign, kind in SIGNS.items():
+        if content.startswith(sign):
+            return kind
+    try:
+        plain = content.decode("utf-8")
+    except UnicodeDecodeError:
+        plain = "\0"
+    if "\0" in plain:
+        raise BadInput(f"{name}: neither PDF, PNG, JPEG nor plain text; save it as a PDF")
+    return "text/plain"
+
+
+@transaction.atomic
+def withdraw_evidence(found: CopyEvidence, by: Any) -> Recommendation:
+    """Take a piece of evidence back and judge the text without it; the file stays for the record.
+
+    Raises:
+        BadInput: the text is published or withdrawn, or the evidence was taken back already.
+    """
+    row = _open(found.recommendation)
+    if not CopyEvidence.objects.filter(pk=found.pk, withdrawn_at=None).update(withdrawn_at=timezone.now()):
+        raise BadInput(f"{found}: it was taken back already")
+    left = _on_file(row)
+    if found.note in left:
+        left.remove(found.note)
+    _keep(row, left)
+    _judge(row, by)
+    _tell(row, by, "evidence taken back", evidence=str(found.uuid), verdict=row.verdict["verdict"])
+    return row
+
+
+@transaction.atomic
+def reject(row: Recommendation, by: Any, *, reason: str) -> Recommendation:
+    """Say that this text will not be published; it can be taken back.
+
+    Raises:
+        BadInput: no reason, or it is published or withdrawn already.
+    """
+    row = _open(row)
+    if len(reason.strip()) < SHORTEST:
+        raise BadInput("reason: say in a sentence why this text will not be published; it is kept in the audit chain")
+    word = {"reason": reason.strip()[:1000], "by": by.get_username(), "at": timezone.now().isoformat()}
+    row.verdict = {**row.verdict, "rejected": word}
+    row.status = Status.WITHDRAWN
+    row.save(update_fields=["verdict", "status"])
+    _tell(row, by, "copy rejected", reason=word["reason"])
+    return row
+
+
+@transaction.atomic
+def undo(row: Recommendation, by: Any) -> Recommendation:
+    """Take the last decision on a text back, a rejection or an override, while nothing is published.
+
+    Raises:
+        BadInput: it is published, nobody decided, or this person may not.
+    """
+    row = _locked(row)
+    if row.status == Status.PUBLISHED:
+        raise BadInput(f"{row}: it is published; withdraw it at the network, then write a new text")
+    what = next((one for one in ("rejected", "override") if one in row.verdict), "")
+    if not what:
+        raise BadInput(f"{row}: no decision to take back")
+    if what == "override" and not roles(by, row.brand) & {Membership.Role.OPS}:
+        raise BadInput("only ops staff take an override back; ask one of them")
+    row.verdict = {name: value for name, value in row.verdict.items() if name != what}
+    barred = row.verdict.get("verdict") == "block" and "override" not in row.verdict
+    row.status = Status.BLOCKED if barred else Status.OFFERED
+    row.save(update_fields=["verdict", "status"])
+    _tell(row, by, f"{'rejection' if what == 'rejected' else 'override'} taken back")
     return row
 
 
@@ -155,19 +292,24 @@ def answer(row: Recommendation, by: Any, *, outcome: str, note: str = "") -> Rec
 def hit_rates(rows: Any) -> list[dict[str, Any]]:
     """Of each rule that spoke on a text the network answered: how often the network refused it too.
 
+    The last answer counts: a refusal that was reopened on appeal is none. Texts on which no rule spoke
+    stand under the rule '' (what the network refused there, the rules missed).
+
     Returns:
-        ``rule, answered, refused, rate``, the most often answered first.
+        ``rule, answered, refused, reopened, rate, interval`` (Wilson, .95), the most often answered first.
     """
     counts: dict[str, list[int]] = {}
     for verdict, content in rows.filter(status=Status.PUBLISHED).values_list("verdict", "content").iterator():
         told = content.get("network_answers") or []
         if not told:
             continue
-        for rule in {found["rule"] for found in verdict.get("findings", [])}:
-            count = counts.setdefault(rule, [0, 0])
+        last = told[-1]["outcome"]
+        for rule in {found["rule"] for found in verdict.get("findings", [])} or {""}:
+            count = counts.setdefault(rule, [0, 0, 0])
             count[0] += 1
-            count[1] += told[-1]["outcome"] == "refused"
+            count[1] += last == "refused"
+            count[2] += last == "reopened"
     return [
-        {"rule": rule, "answered": n, "refused": no, "rate": no / n}
-        for rule, (n, no) in sorted(counts.items(), key=lambda item: (-item[1][0], item[0]))
+        {"rule": rule, "answered": n, "refused": no, "reopened": again, "rate": no / n, "interval": stats.wilson(no, n)}
+        for rule, (n, no, again) in sorted(counts.items(), key=lambda item: (-item[1][0], item[0]))
     ]

@@ -301,8 +301,19 @@ class RecommendationQuerySet(TenantQuerySet):
     def for_task(self, task: str) -> RecommendationQuerySet:
         return self.filter(task=task)
 
+    def open(self) -> RecommendationQuerySet:
+        return self.exclude(status__in=(Recommendation.Status.PUBLISHED, Recommendation.Status.WITHDRAWN))
+
     def needing_proof(self) -> RecommendationQuerySet:
-        return self.filter(verdict__verdict="needs_proof")
+        """Texts that only missing evidence keeps back, and that nobody has decided on yet."""
+        return self.open().filter(verdict__verdict="needs_proof", verdict__override__isnull=True)
+
+    def barred(self) -> RecommendationQuerySet:
+        return self.open().filter(verdict__verdict="block", verdict__override__isnull=True)
+
+    def decided(self) -> RecommendationQuerySet:
+        """Texts on which a person's word stands against the policy's, or against the text."""
+        return self.filter(Q(verdict__override__isnull=False) | Q(verdict__rejected__isnull=False))
 
 
 class Task(models.TextChoices):
@@ -359,3 +370,29 @@ class Recommendation(Owned):
 
     def __str__(self) -> str:
         return self.title
+
+
+class CopyEvidence(Owned):
+    """What proves a claim of a text: a file or a link, and what it shows in the claim's own words."""
+
+    retailer = models.ForeignKey(Retailer, models.PROTECT, null=True, blank=True, related_name="+")
+    recommendation = models.ForeignKey(Recommendation, models.PROTECT, related_name="evidence")
+    note = models.TextField()  # what the policy reads
+    link = models.URLField(max_length=400, blank=True)
+    file_name = models.CharField(max_length=240, blank=True)
+    file_path = models.CharField(max_length=240, blank=True)
+    file_sha256 = models.CharField(max_length=64, blank=True)
+    media_type = models.CharField(max_length=40, blank=True)
+    size = models.PositiveIntegerField(default=0)  # bytes
+    added_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="+")
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["created_at"]
+        verbose_name_plural = "copy evidence"
+        constraints = [
+            models.CheckConstraint(condition=~Q(link="", file_path=""), name="evidence_is_a_file_or_a_link")
+        ]
+
+    def __str__(self) -> str:
+        return self.file_name or self.link

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.db.models import Q
-from django.http import Http404, JsonResponse, QueryDict
+from django.http import FileResponse, Http404, JsonResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from campaigns import charts, services
+from campaigns import charts, copy, services
 from campaigns.domain import report
 from campaigns.domain.changes import HEADS, upload_for
 from campaigns.domain.changes import rows as change_rows
 from campaigns.domain.experiments import words
 from campaigns.domain.problem import number
-from campaigns.models import BudgetPlan, CurveFit, Experiment
+from campaigns.models import BudgetPlan, CopyEvidence, CurveFit, Experiment, Recommendation
+from retailers.domain import policy
+from retailers.models import Membership, roles
+from retailers.services import rules_in_force
 from rmn.lib import charts as drawing
 from rmn.lib import pages
 from rmn.lib.errors import BadInput
@@ -437,3 +442,164 @@ def move_experiment(request: StaffRequest, pk: UUID, move: str) -> HttpResponseB
         reading = move in ("look", "analyse")
         messages.success(request, "It is being analysed." if reading else f"The test is {row.state}.")
     return redirect("experiment", pk)
+
+
+# -- texts on their way to a network
+
+DESKS = {
+    "proof": ("Need proof", lambda rows: rows.needing_proof()),
+    "block": ("Blocked", lambda rows: rows.barred()),
+    "decided": ("Decided by people", lambda rows: rows.decided()),
+    "published": ("Published", lambda rows: rows.filter(status=Recommendation.Status.PUBLISHED)),
+}
+
+
+def _texts(request: StaffRequest) -> Any:
+    rows = Recommendation.objects.visible_to(request.user).for_task("creative")
+    return rows.select_related("brand", "retailer", "sku")
+
+
+@require_GET
+@login_required
+def copy_desk(request: StaffRequest) -> HttpResponseBase:
+    """Texts that wait for somebody: first those that only missing evidence keeps back."""
+    which = request.GET.get("which", "")
+    which = which if which in DESKS else "proof"
+    rows = _texts(request)
+    table = pages.Table(
+        request,
+        DESKS[which][1](rows),
+        title=DESKS[which][0],
+        name="texts",
+        order="created_at" if which in ("proof", "block") else "-created_at",
+        columns=[
+            pages.Column("text", "Text", value=lambda row: row.text[:120] or row.title, href=lambda row: reverse("copy-text", args=[row.uuid])),
+            pages.Column("brand", "Brand", value=lambda row: row.brand.name),
+            pages.Column("retailer", "Retailer", value=lambda row: row.retailer.name if row.retailer else ""),
+            pages.Column("rules", "Rules", value=lambda row: ", ".join(sorted({one["rule"] for one in row.verdict.get("findings", [])}))),
+            pages.Column("status", "State", sort="status"),
+            pages.Column("created_at", "Made", sort="created_at"),
+        ],
+        search=["text", "title"],
+        empty="No text waits here. Texts come from the creative agent or POST /api/v1/recommendations/, and are checked there.",
+    )  # fmt: skip
+    desks = [(name, words, found(rows).count()) for name, (words, found) in DESKS.items()]
+    return table.answer() or render(request, "campaigns/copy.html", {"table": table, "desks": desks, "which": which})
+
+
+@require_GET
+@login_required
+def copy_text(request: StaffRequest, pk: UUID) -> HttpResponseBase:
+    return _show_text(request, get_object_or_404(_texts(request), uuid=pk))
+
+
+def _show_text(request: StaffRequest, row: Recommendation, problem: str = "") -> HttpResponseBase:
+    """One text: what was found where, what proves it, and what may be decided."""
+    sources = {rule.id: rule.source for rule in rules_in_force(row.brand).rules}
+    stands = row.verdict.get("text_sha256") == copy.fingerprint(row.text)
+    found = row.verdict.get("findings", []) if stands else []
+    is_open = row.status not in (Recommendation.Status.PUBLISHED, Recommendation.Status.WITHDRAWN)
+    verdict = row.verdict.get("verdict", "") if stands else ""
+    is_ops = Membership.Role.OPS in roles(request.user, row.brand)
+    decided = next((name for name in ("rejected", "override") if name in row.verdict), "")
+    known = row.content.get("copy") or {}
+    context = {
+        "row": row,
+        "problem": problem,
+        "typed": request.POST,
+        "pieces": policy.pieces(row.text, found),
+        "findings": [{**one, "source": sources.get(one["rule"], "")} for one in found],
+        "verdict": verdict,
+        "verdict_words": verdict.replace("_", " "),
+        "field": known.get("field") or "headline",
+        "product": row.sku.name if row.sku else known.get("product", ""),
+        "evidence": row.evidence.select_related("added_by"),
+        "is_open": is_open,
+        "may_publish": is_open and stands and (verdict == "pass" or "override" in row.verdict),
+        "may_override": is_open and is_ops and verdict in ("block", "needs_proof") and "override" not in row.verdict,
+        "decision": row.verdict.get(decided) if decided else None,
+        "decided": decided,
+        "may_undo": row.status != Recommendation.Status.PUBLISHED and bool(decided) and (is_ops or decided == "rejected"),
+        "answers": row.content.get("network_answers") or [],
+        "outcomes": copy.OUTCOMES if row.status == Recommendation.Status.PUBLISHED else (),
+        "megabytes": copy.MOST_BYTES // 2**20,
+    }  # fmt: skip
+    return render(request, "campaigns/copy_text.html", context, status=422 if problem else 200)
+
+
+def _take_back(row: Recommendation, request: StaffRequest) -> Any:
+    try:
+        key = UUID(request.POST.get("evidence", ""))
+    except ValueError:
+        raise Http404 from None
+    found = row.evidence.filter(uuid=key).select_related("recommendation").first()
+    if found is None:
+        raise Http404
+    return copy.withdraw_evidence(found, request.user)
+
+
+STEPS: dict[str, tuple[str, Callable[[Recommendation, StaffRequest], Any]]] = {
+    "check": ("Checked by the rules of today.", lambda row, r: copy.check(row, r.user, text=r.POST.get("text", row.text))),
+    "evidence": ("The evidence is on file, and the text was checked with it.", lambda row, r: copy.add_evidence(row, r.user, note=r.POST.get("note", ""), link=r.POST.get("link", ""), file=r.FILES.get("file"))),
+    "take-back": ("The evidence was taken back, and the text checked without it.", _take_back),
+    "override": ("The text may be published; your reason stands in the audit chain.", lambda row, r: copy.override(row, r.user, reason=r.POST.get("reason", ""))),
+    "reject": ("Rejected: it will not be published.", lambda row, r: copy.reject(row, r.user, reason=r.POST.get("reason", ""))),
+    "undo": ("The decision was taken back.", lambda row, r: copy.undo(row, r.user)),
+    "publish": ("Published as it was checked.", lambda row, r: copy.publish(row, r.user)),
+    "answer": ("The network's answer is kept with the text.", lambda row, r: copy.answer(row, r.user, outcome=r.POST.get("outcome", ""), note=r.POST.get("note", ""))),
+}  # fmt: skip
+
+
+@require_POST
+@login_required
+def copy_step(request: StaffRequest, pk: UUID, step: str) -> HttpResponseBase:
+    """One step with a text; what cannot be done leaves everything as it was, and what was typed in place."""
+    row = get_object_or_404(_texts(request), uuid=pk)
+    if step not in STEPS:
+        raise Http404
+    words, take = STEPS[step]
+    try:
+        take(row, request)
+    except BadInput as error:
+        return _show_text(request, row, str(error))
+    messages.success(request, words)
+    return redirect("copy-text", pk)
+
+
+@require_GET
+@login_required
+def copy_evidence(request: StaffRequest, pk: UUID) -> HttpResponseBase:
+    """The file of a piece of evidence, to be saved and never shown as a page of ours."""
+    found = get_object_or_404(CopyEvidence.objects.visible_to(request.user).exclude(file_path=""), uuid=pk)
+    path = Path(settings.MEDIA_ROOT) / found.file_path
+    if not path.is_file():
+        raise Http404
+    response = FileResponse(path.open("rb"), as_attachment=True, filename=found.file_name, content_type=found.media_type)
+    response["Content-Security-Policy"] = "sandbox; default-src 'none'"
+    response["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+@require_GET
+@login_required
+def copy_rules(request: StaffRequest) -> HttpResponseBase:
+    """How often the networks agreed with each rule, by their own answers."""
+    told = {rule.id: rule.message for rule in rules_in_force(None).rules}
+    table = pages.Table(
+        request,
+        copy.hit_rates(Recommendation.objects.visible_to(request.user).for_task("creative")),
+        title="Rules and what the networks said",
+        name="rules",
+        columns=[
+            pages.Column("rule", "Rule", value=lambda row: row["rule"] or "no rule spoke"),
+            pages.Column("message", "What it says", value=lambda row: told.get(row["rule"], "")),
+            pages.Column("answered", "Answered"),
+            pages.Column("refused", "Refused"),
+            pages.Column("reopened", "Reopened"),
+            pages.Column("rate", "Refused, share", kind="share"),
+            pages.Column("interval", "Between", value=lambda row: f"{row['interval'][0]:.0%} and {row['interval'][1]:.0%}", hint="Wilson, 95 %"),
+        ],
+        per_page=200,
+        empty="No network has answered yet. What it says of a published text is kept on the text's page.",
+    )  # fmt: skip
+    return table.answer() or render(request, "campaigns/copy_rules.html", {"table": table})

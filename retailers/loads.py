@@ -49,13 +49,13 @@ STAMPS = ("row_key", "row_hash", "extracted_at", "is_final")
 OUTCOME_COLUMNS = ("row_key", "metric", "window_days", "interaction", "model", "scope", "sales_channel", "value")
 
 
-def keep_file(brand: Brand, chunks: Iterable[bytes]) -> tuple[str, str]:
+def keep_file(brand: Brand, chunks: Iterable[bytes], kind: str = "feeds") -> tuple[str, str]:
     """Store a file below the files folder under its digest; returns its relative path and SHA-256.
 
     Raises:
         BadInput: larger than the installation takes.
     """
-    folder = Path(settings.MEDIA_ROOT) / "feeds" / str(brand.uuid)
+    folder = Path(settings.MEDIA_ROOT) / kind / str(brand.uuid)
     folder.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     part = folder / f".{hashlib.sha256(repr(id(chunks)).encode()).hexdigest()[:16]}.part"

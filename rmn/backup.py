@@ -246,7 +246,7 @@ def _files(brand: Brand | None) -> Iterator[tuple[str, Path]]:
         yield "files", media
         yield "adapters", adapters
         return
-    for name in ("feeds", "datasets"):
+    for name in ("feeds", "datasets", "evidence"):
         yield f"files/{name}/{brand.uuid}", media / name / str(brand.uuid)
     for key in Export.objects.filter(brand=brand).values_list("pk", flat=True):
         yield f"files/exports/{key}", media / "exports" / str(key)

@@ -25,6 +25,7 @@ from qrcode.image.svg import SvgPathImage
 
 from agents import decisions
 from agents.models import AgentRun, Forecast, ReflectionLog
+from campaigns.models import Recommendation
 from feedback.models import ReviewTask
 from retailers.models import QuarantinedRow, roles
 from rmn import health
@@ -77,9 +78,11 @@ def waiting(user: User) -> list[dict[str, Any]]:
     asking, reopened = AgentRun.objects.visible_to(user).asking(), ReflectionLog.objects.visible_to(user).reopened()
     inbox = decisions.for_me(user) + asking.count() + reopened.count()
     questions = ReviewTask.objects.visible_to(user).free(timezone.now(), user).count()
+    proofs = Recommendation.objects.visible_to(user).needing_proof().count()
     found = [
         (inbox, "proposals, questions and reopened decisions in your inbox", reverse("inbox"), "Decide"),
         (questions, "drafts to judge", "/feedback/", "Review"),
+        (proofs, "texts that need proof", reverse("copy"), "Prove"),
     ]
     if "ops" in brand_roles:
         failed = sum(model.objects.visible_to(user).failed().count() for model in runs.kinds())

@@ -10,7 +10,16 @@ from django.contrib.auth.models import User
 from factory.django import DjangoModelFactory
 
 from agents.models import Adapter, AgentRun, CleanRoomConnection, CleanRoomQuery, Forecast, ReflectionLog
-from campaigns.models import AudienceSegment, BudgetPlan, Campaign, CurveFit, Experiment, Recommendation, ResponseCurve
+from campaigns.models import (
+    AudienceSegment,
+    BudgetPlan,
+    Campaign,
+    CopyEvidence,
+    CurveFit,
+    Experiment,
+    Recommendation,
+    ResponseCurve,
+)
 from feedback.models import Export, Feedback, ReviewTask
 from retailers.models import (
     AuditEntry,
@@ -203,6 +212,17 @@ class RecommendationFactory(AtRetailer):
     text = factory.Sequence(lambda n: f"Sparkling water, {n} oz")
     prompt = "Write a headline under 50 characters for sparkling water."
     source = Recommendation.Source.AGENT
+
+
+class CopyEvidenceFactory(AtRetailer):
+    class Meta:
+        model = CopyEvidence
+
+    recommendation = factory.SubFactory(
+        RecommendationFactory, brand=factory.SelfAttribute("..brand"), retailer=factory.SelfAttribute("..retailer")
+    )
+    note = "Tested on 80 people in 2026"
+    link = "https://example.com/report"
 
 
 class FeedbackFactory(AtRetailer):

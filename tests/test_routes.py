@@ -25,7 +25,7 @@ OPEN = {
 }  # fmt: skip
 # Behind a login; what they list is the person's own.
 MINE = {
-    "home", "second-factor", "performance", "feeds", "feed-upload", "feed-check", "quarantine", "quarantine-answer", "budget-plans",
+    "home", "second-factor", "performance", "feeds", "feed-upload", "feed-check", "quarantine", "quarantine-answer", "budget-plans", "copy", "copy-rules",
     "experiments", "feedback", "feedback-statistics", "dashboard", "feedback-export", "inbox", "plans", "reflections", "forecasts", "adapters",
     "playground", "playground-stream", "training", "training-runs", "datasets", "evaluations", "withdrawals", "schema", "api-docs",
 }  # fmt: skip
@@ -60,6 +60,9 @@ OF_A_ROW: dict[str, tuple[Made, dict[str, str]]] = {
     "move-adapter": (factories.AdapterFactory, {"move": "deploy"}),
     "model-card": (factories.AdapterFactory, {}),
     "lesson": (factories.LessonFactory, {}),
+    "copy-text": (factories.RecommendationFactory, {}),
+    "copy-step": (factories.RecommendationFactory, {"step": "reject"}),
+    "copy-evidence": (factories.CopyEvidenceFactory, {}),
     "training-run": (factories.TrainingRunFactory, {}),
     "dataset": (factories.DatasetFactory, {}),
     "evaluation": (factories.EvaluationFactory, {}),

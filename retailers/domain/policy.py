@@ -9,6 +9,7 @@ of the same thing.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -335,6 +336,19 @@ def check(
     severities = {one.severity for one in found}
     verdict = "block" if "block" in severities else "needs_proof" if "needs_proof" in severities else "pass"
     return Verdict(verdict, tuple(found), held.version, hashlib.sha256(text.encode()).hexdigest())
+
+
+def pieces(text: str, findings: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[int, ...]]]:
+    """A text cut where findings begin and end: each piece with the numbers, from 1, of the findings that hold it."""
+    spans = [
+        (max(0, min(int(one["start"]), len(text))), max(0, min(int(one["end"]), len(text))), number)
+        for number, one in enumerate(findings, 1)
+    ]
+    cuts = sorted({0, len(text), *(place for span in spans for place in span[:2])})
+    return [
+        (text[a:b], tuple(number for start, end, number in spans if start <= a and b <= end))
+        for a, b in itertools.pairwise(cuts)
+    ]
 
 
 UNPROVED = re.compile(

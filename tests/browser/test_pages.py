@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from campaigns import copy
 from tests.browser.conftest import WIDTHS
 from tests.conftest import People
 from tests.factories import (
@@ -109,6 +110,8 @@ def filled(people: People) -> dict[str, str]:
     for n in range(6):
         person = people.owner if n % 2 else people.colleague
         FeedbackFactory(brand=brand, by=person, kind="rating", value=3 + n % 3, recommendation=drafts[n % 2])
+    text = RecommendationFactory(brand=brand, retailer=retailer, text="Clinically tested water cures headaches", title="Water")
+    copy.add_evidence(text, people.owner, note="Clinically tested on 80 people", link="https://example.com/report")
     assert forecast
     return {
         "home": "/",
@@ -137,6 +140,9 @@ def filled(people: People) -> dict[str, str]:
         "training run": f"/training/runs/{training.pk}",
         "evaluations": "/training/evaluations/",
         "evaluation": f"/training/evaluations/{evaluation.pk}",
+        "copy": "/copy/?which=block",
+        "text": f"/copy/{text.uuid}",
+        "rules": "/copy/rules",
         "run": f"/runs/{run.pk}",
         "second factor": "/account/second-factor/",
     }

@@ -110,8 +110,18 @@ def test_what_the_network_said_gives_each_rules_hit_rate(text: Recommendation, o
     copy.override(text, ops, reason="To see what the network says")
     copy.publish(text, ops)
     copy.answer(text, ops, outcome="refused")
-    assert copy.hit_rates(Recommendation.objects.all()) == [
-        {"rule": "AMZ-SUPER", "answered": 1, "refused": 1, "rate": 1.0}
-    ]
+    (hit,) = copy.hit_rates(Recommendation.objects.all())
+    assert (hit["rule"], hit["answered"], hit["refused"], hit["rate"]) == ("AMZ-SUPER", 1, 1, 1.0)
+    low, high = hit["interval"]
+    assert 0.2 < low < 0.21  # one answer says little
+    assert high == 1.0
     copy.answer(text, ops, outcome="reopened")
-    assert copy.hit_rates(Recommendation.objects.all())[0]["refused"] == 0
+    (hit,) = copy.hit_rates(Recommendation.objects.all())
+    assert (hit["refused"], hit["reopened"]) == (0, 1)
+
+
+def test_a_refusal_where_no_rule_spoke_is_told_apart(text: Recommendation, ops: Any) -> None:
+    copy.check(text, ops)
+    copy.publish(text, ops)
+    copy.answer(text, ops, outcome="refused")
+    assert [(one["rule"], one["refused"]) for one in copy.hit_rates(Recommendation.objects.all())] == [("", 1)]

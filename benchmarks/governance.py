@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Row
-from retailers.domain import policy
+from retailers.domain import bench, policy
 from rmn.lib import pii
 
-CASES = Path(__file__).with_name("cases") / "compliance.jsonl"
 ALONE = True
 NOTE = (
     "Own cases carry their part: the rules were tuned while looking at `tune`, and only `report` is counted here. The peer is"
@@ -96,7 +95,7 @@ def gtin(rng: random.Random, digits: int) -> str:
 
 
 def rows(size: str) -> list[Row]:
-    cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
+    cases = bench.shipped_cases()
     kept = [case for case in cases if case["split"] == "report"]
     precision, recall, ours = scores(kept, by_rules)
     _, _, theirs = scores(kept, by_list)

@@ -146,7 +146,12 @@ def add_evidence(row: Recommendation, by: Any, *, note: str, link: str = "", fil
         if len(link.strip()) > 400:
             raise BadInput("link: at most 400 characters; attach the file instead")
     found = CopyEvidence(
-        brand=row.brand, retailer=row.retailer, recommendation=row, note=note.strip()[:2000], link=link.strip(), added_by=by
+        brand=row.brand,
+        retailer=row.retailer,
+        recommendation=row,
+        note=note.strip()[:2000],
+        link=link.strip(),
+        added_by=by,
     )
     if file is not None:
         found.media_type, found.size = media_type(file), file.size

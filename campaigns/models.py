@@ -390,9 +390,7 @@ class CopyEvidence(Owned):
     class Meta:
         ordering = ["created_at"]
         verbose_name_plural = "copy evidence"
-        constraints = [
-            models.CheckConstraint(condition=~Q(link="", file_path=""), name="evidence_is_a_file_or_a_link")
-        ]
+        constraints = [models.CheckConstraint(condition=~Q(link="", file_path=""), name="evidence_is_a_file_or_a_link")]
 
     def __str__(self) -> str:
         return self.file_name or self.link

@@ -446,7 +446,7 @@ def move_experiment(request: StaffRequest, pk: UUID, move: str) -> HttpResponseB
 
 # -- texts on their way to a network
 
-DESKS = {
+DESKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "proof": ("Need proof", lambda rows: rows.needing_proof()),
     "block": ("Blocked", lambda rows: rows.barred()),
     "decided": ("Decided by people", lambda rows: rows.decided()),
@@ -574,7 +574,9 @@ def copy_evidence(request: StaffRequest, pk: UUID) -> HttpResponseBase:
     path = Path(settings.MEDIA_ROOT) / found.file_path
     if not path.is_file():
         raise Http404
-    response = FileResponse(path.open("rb"), as_attachment=True, filename=found.file_name, content_type=found.media_type)
+    response = FileResponse(
+        path.open("rb"), as_attachment=True, filename=found.file_name, content_type=found.media_type
+    )
     response["Content-Security-Policy"] = "sandbox; default-src 'none'"
     response["X-Content-Type-Options"] = "nosniff"
     return response

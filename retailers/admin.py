@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -12,8 +13,8 @@ from unfold.contrib.filters.admin import RangeDateFilter
 from unfold.decorators import display
 
 from retailers import audit, catalogue, services, webhooks
-from retailers.domain import reconcile
-from retailers.forms import WebhookForm
+from retailers.domain import policy, reconcile
+from retailers.forms import RULE_FIELDS, PolicyRuleForm, WebhookForm
 from retailers.models import (
     AuditEntry,
     Brand,
@@ -297,14 +298,64 @@ class DeliveryAdmin(RunAdmin):
     list_select_related = ["webhook", "brand"]
 
 
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text or "")
+    except ValueError:
+        return None
+
+
 @admin.register(PolicyRule)
 class PolicyRuleAdmin(Audited, EditableAdmin):
-    """Rules of a brand's own, and new versions of rules, beside those that are shipped."""
+    """Rules of a brand's own, and new versions of rules, beside those that are shipped.
+
+    A change is a new version; it is tried on labelled texts, and saved when it is sent again unchanged.
+    """
 
     list_display = ["code", "version", "network", "severity", "kind", "brand", "owner", "valid_from", "is_active"]
     list_select_related = ["brand"]
     list_filter = ["network", "severity", "kind", "is_active", "brand"]
     search_fields = ["code", "message", "source"]
+    form = PolicyRuleForm
+    change_form_before_template = "admin/retailers/policyrule/bench.html"
+    list_before_template = "admin/retailers/policyrule/shipped.html"
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:  # noqa: ARG002
+        return ["code", "brand"] if obj else []  # under another code it would be another rule
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if "brand" in form.base_fields:
+            form.base_fields["brand"].required = not Brand.objects.sees_all(request.user)
+        return form
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """A rule begun from an earlier version, or from the shipped one with that code."""
+        names = RULE_FIELDS
+        key = _uuid(request.GET.get("version"))
+        kept = PolicyRule.objects.visible_to(request.user).filter(uuid=key).first() if key else None
+        if kept is not None:
+            return {name: getattr(kept, f"{name}_id" if name == "brand" else name) for name in names}
+        row = policy.shipped_rows().get(request.GET.get("shipped", ""))
+        if row is None:
+            return super().get_changeform_initial_data(request)
+        known = {"severity", "message", "fix", "source", "kind", "valid_from", "valid_to"}
+        told = {name: row[name] for name in known if name in row}
+        spec = {name: value for name, value in row.items() if name not in known | {"id", "on"}}
+        return {"code": row["id"], "network": row["on"], "kind": "lexicon", "spec": spec, **told}
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """The networks' and the law's rules are changed by those who see all brands."""
+        shared = obj is not None and obj.brand_id is None
+        return super().has_change_permission(request, obj) and (not shared or Brand.objects.sees_all(request.user))
+
+    def save_model(self, request: HttpRequest, obj: PolicyRule, form: Any, change: bool) -> None:
+        if not change or set(form.changed_data) - {"tried"}:
+            super().save_model(request, services.as_next_version(obj), form, change)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        codes = sorted(policy.shipped_rows()) if self.has_add_permission(request) else []
+        return super().changelist_view(request, {**(extra_context or {}), "shipped": codes})
 
 
 @admin.register(AuditEntry)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from django import forms
 
-from retailers.domain import catalogue
+from retailers import services
+from retailers.domain import bench, catalogue
 from retailers.domain import mapping as mappings
-from retailers.models import Brand, FeedMapping, Retailer, Webhook
+from retailers.models import Brand, FeedMapping, PolicyRule, Retailer, Webhook
 from rmn.lib import outbound
 from rmn.lib.errors import RmnError
 
@@ -44,6 +47,42 @@ def event_names(value: Any) -> list[str]:
     if not isinstance(value or [], list) or not all(isinstance(one, str) and 0 < len(one) <= 80 for one in value or []):
         raise forms.ValidationError("A list of event names was expected; an empty one means all.")
     return list(value or [])
+
+
+RULE_FIELDS = (
+    "brand", "code", "network", "severity", "kind", "spec", "message", "fix", "source", "owner", "valid_from", "valid_to", "is_active",
+)  # fmt: skip
+
+
+class PolicyRuleForm(forms.ModelForm):
+    """A rule, tried on labelled texts first: what was tried is saved when it is sent a second time unchanged."""
+
+    tried = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    class Meta:
+        model = PolicyRule
+        fields = RULE_FIELDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.trial: bench.Trial | None = None
+        row = self.instance
+        self.versions = (
+            list(PolicyRule.objects.filter(scope=row.scope, code=row.code).order_by("-version")) if row.pk else []
+        )
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if self.errors or not set(self.changed_data) - {"tried"}:
+            return
+        rule = self.instance
+        facts = [str(rule.brand_id), *(str(getattr(rule, name)) for name in RULE_FIELDS[1:] if name != "spec")]
+        wish = hashlib.sha256(json.dumps([facts, rule.spec], sort_keys=True).encode()).hexdigest()
+        if self.cleaned_data.get("tried") == wish:
+            return
+        self.trial = services.try_rule(rule)
+        self.data = {**self.data.dict(), self.add_prefix("tried"): wish}  # type: ignore[attr-defined]
+        self.add_error(None, "Nothing is saved yet. See below what this would change, then save again to confirm.")
 
 
 DRAFT = "draft"

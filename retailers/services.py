@@ -12,6 +12,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 from django.conf import settings
@@ -22,8 +23,8 @@ from django.utils import timezone
 
 from retailers import audit, catalogue, loads, webhooks
 from retailers.connectors.files import open_feed
+from retailers.domain import bench, exchange, harmonizer, infer, policy, reconcile, rmis
 from retailers.domain import catalogue as products
-from retailers.domain import exchange, harmonizer, infer, policy, reconcile, rmis
 from retailers.domain import mapping as mappings
 from retailers.domain.harmonizer import text_of
 from retailers.models import (
@@ -42,6 +43,7 @@ from retailers.models import (
 )
 from rmn.lib import outbound, pii
 from rmn.lib.errors import BadInput
+from rmn.lib.rows import scope_text
 
 MOST_IDS = 50_000
 SHORTEST_ID = 6  # a shorter number is nobody's telephone either
@@ -570,6 +572,33 @@ def rules_in_force(brand: Brand | None, day: date | None = None) -> policy.RuleS
     ours = policy.amended(policy.shipped(), [row.row(today) for row in rows if row.brand_id is None])
     known = {rule.id for rule in ours.rules}
     return policy.amended(ours, [row.row(today) for row in rows if row.brand_id and row.code not in known])
+
+
+def try_rule(rule: PolicyRule) -> bench.Trial:
+    """What an unsaved rule would change on the product's labelled texts, on the first day it holds; nothing is kept.
+
+    Raises:
+        BadInput: it is no rule.
+    """
+    today = timezone.now().date()
+    day = max(today, rule.valid_from or today)
+    rules, cases = rules_in_force(rule.brand, day), bench.shipped_cases()
+    row = rule.row(day)
+    made = None if row.pop("retired") else policy.make_rule(row, f"rule {rule.code}", rules.terms)
+    key = f"bench:{rules.version}"
+    judged = cache.get(key)
+    if judged is None:
+        judged = bench.judge(rules, cases)
+        cache.set(key, judged, 3600)
+    return bench.attempt(rule.code, made, rules, judged, cases)
+
+
+def as_next_version(rule: PolicyRule) -> PolicyRule:
+    """Make a changed rule a new row with the next version: the one that verdicts were given by stays as it was."""
+    same = PolicyRule.objects.filter(scope=scope_text(rule.brand), code=rule.code)
+    rule.version = (same.aggregate(last=Max("version"))["last"] or 0) + 1
+    rule.pk, rule.uuid, rule._state.adding = None, uuid4(), True
+    return rule
 
 
 def checker(brand: Brand | None) -> Callable[..., policy.Verdict]:

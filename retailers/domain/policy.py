@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -200,6 +201,17 @@ class Case:
 Found = tuple[int, int] | tuple[int, int, str, str]  # span, and severity and message where they differ
 
 
+@lru_cache(maxsize=1)
+def shipped_rows(path: Path = RULES) -> dict[str, dict[str, Any]]:
+    """The shipped rules as they are written, by id: what a console rule in their place begins with.
+
+    One that is written in several parts is left out: a single rule would not say all that it says.
+    """
+    rows = yaml.safe_load(path.read_text(encoding="utf-8"))["rules"]
+    parts = Counter(row["id"] for row in rows)
+    return {row["id"]: row for row in rows if parts[row["id"]] == 1}
+
+
 @lru_cache(maxsize=4)
 def shipped(path: Path = RULES) -> RuleSet:
     """The rules that the product ships."""
@@ -224,7 +236,7 @@ def read(text: str, where: str = "rules") -> RuleSet:
 
 
 def amended(base: RuleSet, rows: Iterable[Mapping[str, Any]]) -> RuleSet:
-    """A rule set with rules kept elsewhere: each takes the place of the one with its id, or leaves it out.
+    """A rule set with rules kept elsewhere: each takes the place of all with its id, or leaves them out.
 
     Args:
         rows: rules as data; one with ``retired`` true takes its id out.
@@ -232,17 +244,16 @@ def amended(base: RuleSet, rows: Iterable[Mapping[str, Any]]) -> RuleSet:
     Raises:
         BadInput: a row is no rule.
     """
-    held = {rule.id: rule for rule in base.rules}
     kept = sorted((dict(row) for row in rows), key=lambda row: str(row["id"]))
     if not kept:
         return base
+    mine = {row["id"] for row in kept}
+    rules = [rule for rule in base.rules if rule.id not in mine]
     for row in kept:
-        if row.pop("retired", False):
-            held.pop(row["id"], None)
-        else:
-            held[row["id"]] = make_rule(row, f"rule {row['id']}", base.terms)
+        if not row.pop("retired", False):
+            rules.append(make_rule(row, f"rule {row['id']}", base.terms))
     digest = hashlib.sha256(repr(kept).encode()).hexdigest()[:8]
-    return RuleSet(tuple(held.values()), base.networks, f"{base.version}.{digest}", base.terms)
+    return RuleSet(tuple(rules), base.networks, f"{base.version}.{digest}", base.terms)
 
 
 def make_rule(row: Mapping[str, Any], where: str, terms: Mapping[str, str] | None = None) -> Rule:
@@ -333,9 +344,13 @@ def check(
                 seen.add((rule.id, start, end))
                 found.append(Finding(rule.id, severity, start, end, message, rule.fix))
     found.sort(key=lambda one: (one.start, one.end, one.rule))
-    severities = {one.severity for one in found}
-    verdict = "block" if "block" in severities else "needs_proof" if "needs_proof" in severities else "pass"
-    return Verdict(verdict, tuple(found), held.version, hashlib.sha256(text.encode()).hexdigest())
+    return Verdict(worst(found), tuple(found), held.version, hashlib.sha256(text.encode()).hexdigest())
+
+
+def worst(findings: Iterable[Finding]) -> str:
+    """The verdict that findings come to: block, needs_proof or pass."""
+    severities = {one.severity for one in findings}
+    return "block" if "block" in severities else "needs_proof" if "needs_proof" in severities else "pass"
 
 
 def pieces(text: str, findings: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[int, ...]]]:

@@ -110,7 +110,9 @@ def filled(people: People) -> dict[str, str]:
     for n in range(6):
         person = people.owner if n % 2 else people.colleague
         FeedbackFactory(brand=brand, by=person, kind="rating", value=3 + n % 3, recommendation=drafts[n % 2])
-    text = RecommendationFactory(brand=brand, retailer=retailer, text="Clinically tested water cures headaches", title="Water")
+    text = RecommendationFactory(
+        brand=brand, retailer=retailer, text="Clinically tested water cures headaches", title="Water"
+    )
     copy.add_evidence(text, people.owner, note="Clinically tested on 80 people", link="https://example.com/report")
     assert forecast
     return {

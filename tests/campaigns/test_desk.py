@@ -59,9 +59,7 @@ def test_a_text_shows_rule_span_and_fix_and_escapes_what_it_quotes(people: Peopl
 
 
 def test_a_file_and_its_note_prove_a_claim_and_may_be_taken_back(people: People, text: Recommendation) -> None:
-    said = step(
-        people, people.owner, text, "evidence", note="Clinically tested on 80 people", file=io.BytesIO(PDF)
-    )
+    said = step(people, people.owner, text, "evidence", note="Clinically tested on 80 people", file=io.BytesIO(PDF))
     assert said.status_code == 302
     text.refresh_from_db()
     assert text.verdict["verdict"] == "pass"
@@ -123,7 +121,9 @@ def test_a_rejection_is_taken_back_while_nothing_is_published(people: People, te
 
 def test_only_ops_override_and_take_an_override_back(people: People, text: Recommendation) -> None:
     ops = MembershipFactory(brand=people.brand, role="ops").user
-    assert "only ops staff" in step(people, people.owner, text, "override", reason="The network agreed").content.decode()
+    assert (
+        "only ops staff" in step(people, people.owner, text, "override", reason="The network agreed").content.decode()
+    )
     step(people, ops, text, "override", reason="The network agreed in writing")
     assert text not in Recommendation.objects.needing_proof()
     assert "only ops staff" in step(people, people.owner, text, "undo").content.decode()

@@ -107,3 +107,10 @@ def test_a_brands_own_codes_are_never_personal_and_anothers_are(people: People) 
     asked = {"brand": str(people.brand.uuid), "text": text}
     said = people.api(people.owner).post("/api/v1/texts/redact", asked, format="json")
     assert said.json()["entities"] == []
+
+
+def test_a_console_rule_takes_nothing_from_a_shipped_rule_in_several_parts() -> None:
+    before = found(text="Cereal for tired dads", network="kroger")
+    rule()
+    assert "KRG-PERSONAL" in before
+    assert found(text="Cereal for tired dads", network="kroger") == before

@@ -318,3 +318,24 @@ def hit_rates(rows: Any) -> list[dict[str, Any]]:
         {"rule": rule, "answered": n, "refused": no, "reopened": again, "rate": no / n, "interval": stats.wilson(no, n)}
         for rule, (n, no, again) in sorted(counts.items(), key=lambda item: (-item[1][0], item[0]))
     ]
+
+
+def network_pairs(rows: Any) -> list[tuple[Recommendation, Recommendation]]:
+    """Texts of one brief where the network took one and refused the other: (accepted, refused).
+
+    The last answer counts, a refusal reopened on appeal for neither; a refused text meets each accepted
+    one of its brief at the same retailer.
+    """
+    briefs: dict[tuple[Any, ...], dict[str, list[Recommendation]]] = {}
+    for row in rows.filter(status=Status.PUBLISHED).exclude(prompt="").order_by("pk").iterator():
+        told = row.content.get("network_answers") or []
+        if told:
+            brief = briefs.setdefault((row.brand_id, row.retailer_id, row.prompt), {})
+            brief.setdefault(told[-1]["outcome"], []).append(row)
+    return [
+        (good, bad)
+        for brief in briefs.values()
+        for good in brief.get("accepted", [])
+        for bad in brief.get("refused", [])
+        if good.text.strip() != bad.text.strip()
+    ]

@@ -33,6 +33,8 @@ from agents.inference import adapters as files
 from agents.inference.errors import AdapterExists
 from agents.inference.types import InferenceClient, Message, Question, Reply
 from agents.models import Adapter
+from campaigns import copy
+from campaigns.models import Recommendation
 from feedback.models import Feedback
 from retailers import audit
 from retailers import services as retailers
@@ -94,6 +96,7 @@ def build(run: Dataset) -> Path:
         return keep(run, rows, report)
     run.report(0.1, "Reading the answers")
     answers = curation.fair([_judged(row, timezone.now()) for row in standing(run)], report)
+    answers = [*answers, *_by_networks(run)]
     make = {"dpo": curation.preferences, "kto": curation.labels, "sft": curation.demonstrations}[run.kind]
     kept = curation.curate(make(answers, report), report, min_agreement=float(run.config.get("min_agreement", 0.0)))
     return keep(run, kept, report)
@@ -183,6 +186,28 @@ def _judged(row: Feedback, now: datetime) -> Judged:
         reasons=tuple(str(reason) for reason in row.reasons),
         age_days=(now - row.created_at).total_seconds() / 86_400,
     )
+
+
+def _by_networks(run: Dataset) -> list[Judged]:
+    """Pairs that a network decided by taking one text and refusing the other; no person's vote."""
+    if run.task != "creative":
+        return []
+    rows = Recommendation.objects.for_task("creative").filter(brand__in=[run.brand] if run.brand else sharing())
+    rows = rows.exclude(adapter_digest__in=Adapter.objects.filter(state=Adapter.State.REVOKED).values("digest"))
+    if run.retailer:
+        rows = rows.filter(retailer=run.retailer)
+    return [
+        Judged(
+            kind="pair",
+            prompt=good.prompt,
+            text_a=good.text,
+            text_b=bad.text,
+            outcome="a",
+            origin="network",
+            cluster=good.prompt_cluster,
+        )
+        for good, bad in copy.network_pairs(rows)
+    ]
 
 
 def masker(brand: Brand | None) -> curation.Masker:

@@ -66,6 +66,22 @@ def test_answers_on_revoked_versions_and_gold_questions_train_nothing(workshop: 
     assert built(judged).digest == before.digest
 
 
+def test_texts_that_a_network_took_and_refused_are_a_pair(workshop: Any, judged: Any) -> None:
+    retailer = RecommendationFactory(brand=judged).retailer
+    for brand in (judged, BrandFactory(slug="closed")):
+        for outcome, text in (("accepted", "Plain oats, 12 oz"), ("refused", "Best oats ever"), ("reopened", "Oats")):
+            RecommendationFactory(
+                brand=brand, retailer=retailer, status="published", text=text, prompt="Oats for breakfast",
+                content={"network_answers": [{"outcome": outcome}]},
+            )  # fmt: skip
+    run = built(judged)
+    assert run.manifest["sources"] == {"rule": 10, "network": 1}
+    lines = (Path(workshop.MEDIA_ROOT) / run.path).glob("*.jsonl")
+    rows = [json.loads(line) for file in lines for line in file.read_text().splitlines()]
+    texts = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]
+    assert texts.count(("Plain oats, 12 oz", "Best oats ever")) == 1
+
+
 def test_shared_knowledge_comes_only_from_brands_that_opted_in(workshop: Any, judged: Any) -> None:
     open_brand, retailer = BrandFactory(slug="open", shares_training=True), RecommendationFactory().retailer
     for product in ("Milk", "Salt", "Rice", "Oats", "Plums", "Figs"):

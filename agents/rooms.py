@@ -7,21 +7,28 @@ here the budget is taken once in any case, before anything is sent.
 
 from __future__ import annotations
 
+import csv
+import json
+import re
 import time
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from django.db import transaction
 from django.db.models import Sum
+from django.utils import timezone
 
 from agents.domain import rooms
 from agents.models import CleanRoomConnection, CleanRoomLedger, CleanRoomQuery
 from retailers import audit
 from retailers.models import Brand
-from rmn.lib import outbound, sealing
+from rmn.lib import outbound, sealing, sigv4
 from rmn.lib.errors import BadInput, NotConfigured, RmnError
 
 TIMEOUT_S = 30.0
 POLL_S = 1.0
+MOST_PAGES = 20  # of a room's own list, of a hundred questions each
 State = CleanRoomQuery.State
 
 
@@ -89,8 +96,13 @@ def work(query: CleanRoomQuery) -> None:
         _refuse(query, "nothing was sent")
         raise
     query.report(0.3, "Asking the clean room")
+    sent_before = query.state not in (State.INTENT, State.RESERVED)
     _to(query, State.SUBMITTED)
-    rows = _rows(query, target, key, asked)
+    rows = (
+        _from_aws(query, target, key, asked, sent_before)
+        if connection.kind == "aws"
+        else _rows(query, target, key, asked)
+    )
     _to(query, State.FETCHED)
     query.report(0.8, "Checking what may be shown")
     try:
@@ -164,15 +176,151 @@ def _rows(query: CleanRoomQuery, target: str, key: str, asked: rooms.Template) -
         answer = outbound.fetch("GET", f"{target}/query/{query.peer_id}", headers=headers, timeout_s=TIMEOUT_S)
 
 
+# -- AWS Clean Rooms: it takes no key of ours with a submit, so a lost answer is looked for before anything is sent again
+
+
+def _from_aws(query: CleanRoomQuery, target: str, key: str, asked: rooms.Template, sent_before: bool) -> Any:
+    """The rows of a protected query: started once, waited for, fetched from the bucket that it wrote to.
+
+    The endpoint is ``https://cleanrooms.REGION.amazonaws.com/memberships/ID``; the key is JSON with access_key_id,
+    secret_access_key, output (``s3://bucket/prefix``), and where needed session_token, region, s3_endpoint.
+    """
+    account = _account(query, target, key)
+    mark = f"{account.prefix}{query.pk.hex}"
+    if not query.peer_id and sent_before:
+        query.peer_id = _find(query, target, account, mark)
+    if not query.peer_id:
+        how: dict[str, Any] = (
+            {
+                "analysisTemplateArn": asked.arn,
+                "parameters": {name: str(value) for name, value in query.parameters.items()},
+            }
+            if asked.arn
+            else {"queryString": rooms.rendered(asked, query.parameters)}
+        )
+        kept = {"s3": {"resultFormat": "CSV", "bucket": account.bucket, "keyPrefix": mark, "singleFileOutput": True}}
+        body = {"type": "SQL", "sqlParameters": how, "resultConfiguration": {"outputConfiguration": kept}}
+        said = _ask_aws(query, account, "POST", f"{target}/protectedQueries", body)
+        query.peer_id = _peer(said["protectedQuery"].get("id"))
+    query.state = State.RUNNING
+    query.save(update_fields=["peer_id", "state"])
+    until = time.monotonic() + TIMEOUT_S
+    while True:
+        told = _ask_aws(query, account, "GET", f"{target}/protectedQueries/{query.peer_id}")["protectedQuery"]
+        if told["status"] == "SUCCESS":
+            break
+        if told["status"] in ("FAILED", "CANCELLED", "TIMED_OUT"):
+            _refuse(query, f"status {told['status']}")
+            raise RoomRefused(f"{query.connection} ended the question as {told['status']}")
+        if time.monotonic() + POLL_S > until:
+            raise outbound.NoAnswer(f"{query.connection} is still at work; it is asked again")
+        time.sleep(POLL_S)
+    output = (told.get("result") or {}).get("output") or {}
+    where = str((output.get("s3") or {}).get("location")).removeprefix("s3://")
+    if not where.startswith(f"{account.bucket}/{mark}") or ".." in where:
+        _to(query, State.REFUSED)
+        raise RoomRefused(f"{query.connection} names a result outside of {account.bucket}/{mark}; it is not fetched")
+    url = f"{account.s3}/{quote(where)}"
+    headers = sigv4.signed("GET", url, b"", key=account.key, region=account.region, service="s3", at=timezone.now())
+    answer = outbound.fetch("GET", url, headers=headers, timeout_s=TIMEOUT_S)
+    if answer.status != 200:
+        raise outbound.NoAnswer(f"the bucket of {query.connection} answers {answer.status}; it is asked again")
+    try:
+        return rooms.table(answer.body.decode())
+    except (BadInput, UnicodeDecodeError, csv.Error) as error:
+        _to(query, State.REFUSED)
+        raise RoomRefused(f"{query.connection}: its answer is no table: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Account:
+    key: sigv4.Key
+    region: str
+    bucket: str
+    prefix: str
+    s3: str
+
+
+def _account(query: CleanRoomQuery, target: str, key: str) -> _Account:
+    host = urlsplit(target).hostname or ""
+    try:
+        given = json.loads(key)
+        found = re.fullmatch(r"cleanrooms\.([a-z0-9-]+)\.amazonaws\.com", host)
+        region = given.get("region") or (found.group(1) if found else "")
+        output = re.fullmatch(r"s3://([a-z0-9.-]{3,63})/?([\w!.=*/-]*)", given["output"])
+        if not region or output is None:
+            raise ValueError
+        bucket, prefix = output.groups()
+        own = sigv4.Key(given["access_key_id"], given["secret_access_key"], given.get("session_token", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        _refuse(query, "nothing was sent")
+        raise NotConfigured(
+            f"{query.connection}: the key of an AWS room is JSON with access_key_id, secret_access_key and output"
+            " (s3://bucket/prefix); region too, unless the endpoint names it; ops staff enter it again"
+        ) from None
+    s3 = given.get("s3_endpoint") or f"https://s3.{region}.amazonaws.com"
+    return _Account(own, region, bucket, f"{prefix.rstrip('/')}/" if prefix else "", s3.rstrip("/"))
+
+
+def _find(query: CleanRoomQuery, target: str, account: _Account, mark: str) -> str:
+    """What the room calls the question, if a submit whose answer was lost did reach it."""
+    page, since = "", query.created_at.timestamp() - 60
+    for _ in range(MOST_PAGES):
+        more = f"&nextToken={quote(page, safe='')}" if page else ""
+        said = _ask_aws(query, account, "GET", f"{target}/protectedQueries?maxResults=100{more}")
+        for row in said["protectedQueries"]:
+            if float(row["createTime"]) < since:
+                continue
+            one = _ask_aws(query, account, "GET", f"{target}/protectedQueries/{_peer(row['id'])}")["protectedQuery"]
+            output = (one.get("resultConfiguration") or {}).get("outputConfiguration") or {}
+            if (output.get("s3") or {}).get("keyPrefix") == mark:
+                return _peer(row["id"])
+        page = said.get("nextToken") or ""
+        if not page:
+            return ""
+    raise outbound.NoAnswer(f"{query.connection} lists too many questions to find ours; nothing is sent again")
+
+
+def _peer(given: Any) -> str:
+    if not re.fullmatch(r"[0-9a-f-]{36}", str(given)):
+        raise outbound.NoAnswer("the clean room names its question by something else than an id")
+    return str(given)
+
+
+def _ask_aws(query: CleanRoomQuery, account: _Account, method: str, url: str, body: Any = None) -> dict[str, Any]:
+    content = b"" if body is None else json.dumps(body).encode()
+    sent = {"Content-Type": "application/json"} if content else {}
+    headers = sigv4.signed(
+        method, url, content, key=account.key, region=account.region, service="cleanrooms", at=timezone.now(), headers=sent
+    )  # fmt: skip
+    answer = outbound.fetch(method, url, headers=headers, body=content or None, timeout_s=TIMEOUT_S)
+    if answer.status >= 500 or answer.status == 429 or (answer.status >= 400 and method == "GET"):
+        raise outbound.NoAnswer(f"{query.connection} answers {answer.status}; it is asked again")
+    if answer.status >= 400:
+        _refuse(query, f"status {answer.status}")
+        raise RoomRefused(f"{query.connection} refuses the question with status {answer.status}")
+    said = answer.json()
+    try:
+        one = (
+            said["protectedQueries"]
+            if url.partition("?")[0].endswith("/protectedQueries") and method == "GET"
+            else said["protectedQuery"]
+        )
+        if isinstance(one, dict) and not isinstance(one.get("status"), str):
+            raise TypeError
+    except (KeyError, TypeError):
+        raise outbound.NoAnswer(f"{query.connection} answers in another shape than AWS Clean Rooms") from None
+    return dict(said)
+
+
 @transaction.atomic
 def _show(query: CleanRoomQuery, asked: rooms.Template, rows: Any) -> None:
     """Keep what may be shown, with its line in the ledger and in the audit chain."""
     k = query.connection.k_threshold
     kept, left_out = rooms.protected(rows, asked.count, k)
     total = sum(row[asked.count] for row in rows)
-    earlier = CleanRoomQuery.objects.filter(connection=query.connection, template=asked.name, state=State.RELEASED)
-    totals = [int(found["total"]) for found in earlier.values_list("result", flat=True) if found and "total" in found]
-    if rooms.too_close(total, totals, k):
+    earlier = CleanRoomQuery.objects.filter(connection=query.connection, state=State.RELEASED, result__isnull=False)
+    if rooms.few_apart(rows, asked.count, earlier.values_list("result", flat=True), k):
         raise BadInput(
             f"{query.connection}: this answer and an earlier one differ by fewer than {k} people; it is not shown"
         )

@@ -6,17 +6,21 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import pytest
 from django.db import connection as database
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents import rooms, tasks
 from agents.domain import rooms as rules
 from agents.models import CleanRoomLedger, CleanRoomQuery
 from retailers.models import AuditEntry
-from rmn.lib import sealing
+from rmn.lib import sealing, tenancy
 from rmn.lib.errors import BadInput, NotConfigured
 from tests.conftest import People
 from tests.factories import CleanRoomConnectionFactory
@@ -36,7 +40,8 @@ class Room(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Desk)
         self.acted: dict[str, Any] = {}
-        self.calls = self.drop_every = 0
+        self.calls = 0
+        self.drop: Any = lambda: False
         self.rows: Any = [{"segment": "a", "users": 900}, {"segment": "b", "users": 400}]
         self.status = 200
 
@@ -53,7 +58,7 @@ class Desk(BaseHTTPRequestHandler):
         if room.status != 200:
             return self._say(room.status, {})
         room.acted.setdefault(self.headers["Idempotency-Key"], body)
-        if room.drop_every and room.calls % room.drop_every == 0:
+        if room.drop():
             self.close_connection = True
             return self.connection.close()
         return self._say(200, {"rows": room.rows})
@@ -153,7 +158,7 @@ def test_lost_answers_are_asked_for_again_and_neither_side_pays_twice(place: Any
     """The peer acts on every question and drops every third answer."""
     place.budget_units = 1000
     place.save()
-    room.drop_every = 3
+    room.drop = lambda: room.calls % 3 == 0
     for _ in range(40):
         query = ask(place)
         for _ in range(3):
@@ -269,3 +274,99 @@ def test_the_console_takes_a_key_and_never_shows_it(people: People, place: Any) 
     client.post(url, bad | {"templates": json.dumps([REACH])})
     place.refresh_from_db()
     assert sealing.unseal(place.sealed_key, str(place.brand.uuid)) == "new"
+
+
+# -- what returns gives nobody away
+
+CELLS = st.lists(st.integers(0, 400), min_size=1, max_size=16)
+
+
+def grid(people: list[int], wide: int) -> list[dict[str, Any]]:
+    return [{"region": f"r{n // wide}", "age": f"a{n % wide}", "users": count} for n, count in enumerate(people)]
+
+
+def solutions(rows: list[dict[str, Any]], kept: list[dict[str, Any]], k: int) -> dict[int, bool]:
+    """Of each row that is small: whether rows shown and every margin of several rows and at least ``k`` people leave it open."""
+    names = [("region",), ("age",), ()]
+    lines, shown = [], [row in kept for row in rows]
+    for some in names:
+        groups: dict[Any, list[int]] = {}
+        for place, row in enumerate(rows):
+            groups.setdefault(tuple(row[name] for name in some), []).append(place)
+        lines += [
+            places
+            for places in groups.values()
+            if len(places) > 1 and sum(rows[place]["users"] for place in places) >= k
+        ]
+    lines += [[place] for place, seen in enumerate(shown) if seen]
+    table = np.zeros((len(lines), len(rows)))
+    for line, places in enumerate(lines):
+        table[line, places] = 1
+    rank = np.linalg.matrix_rank(table)
+    return {
+        place: np.linalg.matrix_rank(np.vstack([table, np.eye(len(rows))[place]])) > rank
+        for place, row in enumerate(rows)
+        if row["users"] < k
+    }
+
+
+@given(CELLS, st.integers(1, 4))
+def test_no_small_group_can_be_worked_out_from_margins(people: list[int], wide: int) -> None:
+    rows = grid(people, wide)
+    kept, left_out = rules.protected(rows, "users", 50)
+    assert left_out == len(rows) - len(kept)
+    assert all(row["users"] >= 50 for row in kept)
+    if kept:  # where nothing is returned, nothing can be worked out from it
+        assert all(solutions(rows, kept, 50).values()), (rows, kept)
+
+
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=12))
+def test_what_a_total_lacks_is_never_one_group_or_a_few_people(people: list[int]) -> None:
+    rows = [{"segment": f"s{n}", "users": count} for n, count in enumerate(people)]
+    kept, left_out = rules.protected(rows, "users", 50)
+    lacks = sum(people) - sum(row["users"] for row in kept)
+    if left_out and sum(people) >= 50:
+        assert left_out >= 2
+        assert lacks >= 50
+
+
+def test_answers_that_overlap_may_not_differ_by_a_few_people() -> None:
+    fine = grid([100, 200, 300, 400], 2)
+    coarse = [{"region": "r0", "users": 300}, {"region": "r1", "users": 690}]
+    told = {"rows": fine, "total": 1000}
+    assert rules.few_apart(coarse, "users", [told], 50)  # r1 lacks ten
+    assert not rules.few_apart([coarse[0], {"region": "r1", "users": 600}], "users", [told], 50)
+    assert not rules.few_apart([coarse[0]], "users", [told], 50)
+    moved = [{**row, "users": row["users"] + add} for row, add in zip(fine, (7, -7, 0, 0))]
+    assert rules.few_apart(moved, "users", [told], 50)  # the same total, two groups changed by seven
+    assert rules.few_apart(moved, "users", [{"rows": fine[:2]}], 50)
+    assert not rules.few_apart(fine, "users", [told], 50)
+
+
+def test_answers_by_too_many_columns_are_not_shown() -> None:
+    with pytest.raises(BadInput, match="at most 6"):
+        rules.protected([{f"c{n}": "x" for n in range(7)} | {"users": 9}], "users", 5)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_twenty_who_want_the_last_unit_one_gets_it(people: People, place: Any) -> None:
+    place.budget_units = 1
+    place.save()
+    wishes = [rooms.wish(brand=place.brand, connection=place, template="reach", parameters=ASKED) for _ in range(20)]
+    start = threading.Barrier(20)
+
+    def take(query: CleanRoomQuery) -> str:
+        try:
+            with tenancy.everyone():
+                start.wait()
+                rooms._reserve(query)
+                return "got it"
+        except rooms.RoomRefused:
+            return "refused"
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(20) as pool:
+        said = list(pool.map(take, wishes))
+    assert (said.count("got it"), said.count("refused")) == (1, 19)
+    assert rooms.used(place) == 1

@@ -131,9 +131,11 @@ def chains() -> list[str]:
 # -- heads kept elsewhere
 
 
-def heads() -> dict[str, Any]:
-    """The ends of all chains, signed: who keeps them can prove later what stood here today."""
+def heads(brand: Brand | None = None) -> dict[str, Any]:
+    """The ends of all chains, or of one brand's, signed: who keeps them can prove later what stood here today."""
     ends = AuditHead.objects.order_by("chain").select_related("brand")
+    if brand is not None:
+        ends = ends.filter(brand=brand)
     told = {
         "at": timezone.now().isoformat(timespec="seconds"),
         "heads": [

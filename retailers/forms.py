@@ -82,7 +82,7 @@ class PolicyRuleForm(forms.ModelForm):
             return
         self.trial = services.try_rule(rule)
         self.data = {**self.data.dict(), self.add_prefix("tried"): wish}  # type: ignore[attr-defined]
-        self.add_error(None, "Nothing is saved yet. See below what this would change, then save again to confirm.")
+        self.add_error(None, "Nothing is saved yet. See above what this would change, then save again to confirm.")
 
 
 DRAFT = "draft"

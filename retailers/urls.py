@@ -11,5 +11,6 @@ urlpatterns = [
     path("feeds/upload/check", views.check_upload, name="feed-check"),
     path("feeds/quarantine", views.quarantine, name="quarantine"),
     path("feeds/quarantine/answer", views.answer_quarantine, name="quarantine-answer"),
+    path("audit/", views.audit_chain, name="audit"),
     path("metrics/<uuid:pk>", views.metric, name="metric"),
 ]

@@ -15,18 +15,20 @@ from django.core import signing
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Min, Sum
 from django.db.models.functions import TruncDate
-from django.http import Http404
+from django.http import Http404, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from retailers import charts, loads, services
+from retailers import audit, charts, loads, services
 from retailers.domain import catalogue
 from retailers.domain import mapping as mappings
 from retailers.forms import DRAFT, FeedForm
 from retailers.models import (
+    AuditEntry,
+    AuditHead,
     Brand,
     FeedLoad,
     FeedMapping,
@@ -499,3 +501,56 @@ def _uuid(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise Http404 from None
+
+
+# -- the audit chain
+
+SHORT_CHAIN = 5_000  # lines that are verified while the page is made; a longer chain when asked
+
+
+@require_GET
+@login_required
+def audit_chain(request: StaffRequest) -> HttpResponseBase:
+    """What was done for one of the person's brands, whether the chain is whole, and its signed head to take along."""
+    brands = list(Brand.objects.for_user(request.user).order_by("name"))
+    asked = request.GET.get("brand", "")
+    if asked and asked not in {brand.slug for brand in brands}:
+        raise Http404
+    brand = next((one for one in brands if one.slug == asked), brands[0] if brands else None)
+    if brand is None:
+        return render(request, "retailers/audit.html", {"brand": None})
+    if "head" in request.GET:
+        answer = JsonResponse(audit.heads(brand), json_dumps_params={"indent": 1, "ensure_ascii": False})
+        answer["Content-Disposition"] = f'attachment; filename="audit-head-{brand.slug}.json"'
+        return answer
+    lines = AuditEntry.objects.visible_to(request.user).filter(brand=brand)
+    actions = lines.order_by("action").values_list("action", flat=True).distinct()
+    table = pages.Table(
+        request,
+        lines,
+        title=f"Audit chain of {brand}",
+        name="audit",
+        order="-sequence",
+        columns=[
+            pages.Column("sequence", "Line", sort="sequence", value=lambda row: str(row.sequence)),
+            pages.Column("at", "When", sort="at"),
+            pages.Column("actor", "Who", sort="actor"),
+            pages.Column("action", "What", sort="action"),
+            pages.Column("subject_type", "On", value=lambda row: row.subject_type.rpartition(".")[2]),
+            pages.Column("subject_id", "Which"),
+            pages.Column("payload", "Details", value=lambda row: json.dumps(row.payload, ensure_ascii=False)[:300]),
+            pages.Column("hash", "Hash"),
+        ],
+        search=["actor", "subject_id"],
+        filters=[pages.Filter("action", "What", [(one, one) for one in actions])],
+        empty="No line of this brand's chain matches.",
+    )
+    exported = table.answer()
+    if exported is not None:
+        return exported
+    head = AuditHead.objects.filter(brand=brand).first()
+    verified = None
+    if head is None or head.sequence <= SHORT_CHAIN or "verify" in request.GET:
+        verified = audit.verify(head.chain if head else brand.slug)
+    context = {"brand": brand, "brands": brands, "table": table, "head": head, "verified": verified}
+    return render(request, "retailers/audit.html", context)

@@ -145,6 +145,7 @@ def filled(people: People) -> dict[str, str]:
         "copy": "/copy/?which=block",
         "text": f"/copy/{text.uuid}",
         "rules": "/copy/rules",
+        "audit": "/audit/",
         "run": f"/runs/{run.pk}",
         "second factor": "/account/second-factor/",
     }

@@ -15,7 +15,11 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def lines(people: People) -> None:
-    for brand, action in ((people.brand, "plan approved"), (people.brand, "copy checked"), (people.other, "their deed")):
+    for brand, action in (
+        (people.brand, "plan approved"),
+        (people.brand, "copy checked"),
+        (people.other, "their deed"),
+    ):
         audit.record(brand=brand, actor="anna", action=action)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from django import forms
 
 from agents.domain.briefs import LIMITS
+from agents.domain.rooms import Template
 from retailers.models import Brand, Retailer
 
 
@@ -93,3 +95,30 @@ class PlanChangeForm(forms.Form):
         total = float(told["total_budget"])
         same = total == float(self.plan.total_budget)
         return {**({} if same else {"total_budget": total}), **({"limits": limits} if limits else {})}
+
+
+class QuestionForm(forms.Form):
+    """The values of a reviewed question, each of its kind."""
+
+    def __init__(self, *args: Any, asked: Template, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, kind in asked.parameters.items():
+            field: forms.Field = forms.CharField(max_length=80)
+            if isinstance(kind, list):
+                field = forms.TypedChoiceField(
+                    choices=[(str(one), str(one)) for one in kind], coerce={str(one): one for one in kind}.get
+                )
+            elif kind == "date":
+                field = forms.DateField(widget=forms.DateInput(attrs={"type": "date"}))
+            elif kind == "integer":
+                field = forms.IntegerField()
+            elif kind == "number":
+                field = forms.FloatField()
+            field.label = name.replace("_", " ").capitalize()
+            self.fields[name] = field
+
+    def values(self) -> dict[str, Any]:
+        """As the question takes them: dates as text."""
+        return {
+            name: value.isoformat() if isinstance(value, date) else value for name, value in self.cleaned_data.items()
+        }

@@ -21,6 +21,9 @@ urlpatterns = [
     path("adapters/", views.adapters, name="adapters"),
     path("adapters/<uuid:pk>", views.adapter, name="adapter"),
     path("adapters/<uuid:pk>/<slug:move>", views.move_adapter, name="move-adapter"),
+    path("clean-rooms/", views.clean_rooms, name="clean-rooms"),
+    path("clean-rooms/<uuid:pk>", views.clean_room, name="clean-room"),
+    path("clean-rooms/questions/<uuid:pk>", views.clean_room_query, name="clean-room-query"),
     path("playground/", views.playground, name="playground"),
     path("playground/stream", views.playground_stream, name="playground-stream"),
 ]

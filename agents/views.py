@@ -22,11 +22,22 @@ from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import charts, decisions, journal, planning, services, serving
+from agents import charts, decisions, journal, planning, rooms, services, serving
 from agents import forecasts as predictions
 from agents.domain import briefs
-from agents.forms import GoalForm, PlanChangeForm, PlaygroundForm
-from agents.models import Adapter, AdapterAlias, AgentRun, Approval, Forecast, Generation, ReflectionLog
+from agents.domain import rooms as questions
+from agents.forms import GoalForm, PlanChangeForm, PlaygroundForm, QuestionForm
+from agents.models import (
+    Adapter,
+    AdapterAlias,
+    AgentRun,
+    Approval,
+    CleanRoomConnection,
+    CleanRoomQuery,
+    Forecast,
+    Generation,
+    ReflectionLog,
+)
 from campaigns.models import BudgetPlan, Experiment, Task
 from feedback.models import Feedback
 from retailers.models import Brand, roles
@@ -773,3 +784,105 @@ def _events(said: dict[str, Any], route: serving.Route) -> Iterator[bytes]:
 
 def _event(name: str, **data: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+# -- clean rooms
+
+
+@require_GET
+@login_required
+def clean_rooms(request: StaffRequest) -> HttpResponseBase:
+    """The rooms somebody may see, what is left of their privacy budgets, and what was asked."""
+    places = CleanRoomConnection.objects.visible_to(request.user).select_related("brand", "retailer")
+    table = _questions(request, places)
+    meters = [_budget(place) for place in places.order_by("brand__name", "name")]
+    return table.answer() or render(request, "agents/clean_rooms.html", {"meters": meters, "table": table})
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+def clean_room(request: StaffRequest, pk: UUID) -> HttpResponseBase:
+    """One room: its budget, its reviewed questions with their values, what was asked of it."""
+    mine = CleanRoomConnection.objects.visible_to(request.user)
+    place = get_object_or_404(mine.select_related("brand", "retailer"), uuid=pk)
+    may = bool({"analyst", "ops"} & roles(request.user, place.brand))
+    names = [str(row.get("name")) for row in place.templates]
+    chosen = request.POST.get("template") or request.GET.get("template") or (names[0] if names else "")
+    asked = questions.chosen(place.templates, chosen) if chosen in names else None
+    form = QuestionForm(request.POST or None, asked=asked) if asked else None
+    if request.method == "POST":
+        if not may:
+            return HttpResponse("Only analysts and ops staff ask clean rooms.", status=403, content_type="text/plain")
+        if asked is None or form is None:
+            return HttpResponse("This room has no such question.", status=422, content_type="text/plain")
+        if form.is_valid():
+            try:
+                query = rooms.request(
+                    brand=place.brand, connection=place, template=asked.name, parameters=form.values(), by=request.user
+                )
+                return redirect("clean-room-query", query.pk)
+            except RmnError as error:
+                form.add_error(None, str(error))
+    table = _questions(request, mine.filter(pk=place.pk))
+    context = {"meter": _budget(place), "place": place, "names": names, "asked": asked, "form": form, "may": may, "table": table}  # fmt: skip
+    wrong = form is not None and form.is_bound and form.errors
+    return table.answer() or render(request, "agents/clean_room.html", context, status=422 if wrong else 200)
+
+
+@require_GET
+@login_required
+def clean_room_query(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """One question: how far it is, what may be shown of the answer, or why nothing is."""
+    places = CleanRoomConnection.objects.visible_to(request.user)
+    found = CleanRoomQuery.objects.visible_to(request.user).filter(connection__in=places)
+    query = get_object_or_404(found.select_related("connection", "brand", "requested_by"), pk=pk)
+    rows = (query.result or {}).get("rows") or []
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    context = {
+        "query": query,
+        "heads": heads,
+        "rows": [[row.get(name) for name in heads] for row in rows],
+        "state": ROOM_STATES[query.state],
+        "lines": query.ledger.order_by("at", "pk"),
+    }
+    return render(request, "agents/clean_room_query.html", context)
+
+
+ROOM_STATES = {
+    "intent": "wished; nothing is sent or paid",
+    "reserved": "its cost is taken from the budget",
+    "submitted": "sent to the room",
+    "running": "the room works on it",
+    "fetched": "the answer is here and being checked",
+    "checked": "checked",
+    "released": "checked and shown",
+    "refused": "refused",
+}
+
+
+def _budget(place: CleanRoomConnection) -> dict[str, Any]:
+    taken = rooms.used(place)
+    return {"place": place, "used": taken, "left": max(place.budget_units - taken, 0.0), "most": max(place.budget_units, taken)}  # fmt: skip
+
+
+def _questions(request: StaffRequest, places: Any) -> pages.Table:
+    return pages.Table(
+        request,
+        CleanRoomQuery.objects.visible_to(request.user).filter(connection__in=places).select_related("connection", "brand", "requested_by"),
+        title="Questions",
+        name="questions",
+        order="-created_at",
+        columns=[
+            pages.Column("template", "Question", href=lambda row: reverse("clean-room-query", args=[row.pk])),
+            pages.Column("connection", "Room", value=lambda row: row.connection.name),
+            pages.Column("state", "State", value=lambda row: ROOM_STATES[row.state]),
+            pages.Column("cost", "Cost", sort="cost"),
+            pages.Column("created_at", "Asked", sort="created_at"),
+            pages.Column("suppressed", "Groups left out", sort="suppressed"),
+            pages.Column("by", "By", value=lambda row: getattr(row.requested_by, "username", "") or "the planner"),
+            pages.Column("error", "Why not", value=lambda row: row.error[:160]),
+        ],
+        search=["template"],
+        filters=[pages.Filter("state", "State", list(ROOM_STATES.items()))],
+        empty="Nothing was asked yet.",
+    )  # fmt: skip

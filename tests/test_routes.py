@@ -27,7 +27,7 @@ OPEN = {
 MINE = {
     "home", "second-factor", "performance", "feeds", "feed-upload", "feed-check", "quarantine", "quarantine-answer", "budget-plans", "copy", "copy-rules", "audit",
     "experiments", "feedback", "feedback-statistics", "dashboard", "feedback-export", "inbox", "plans", "reflections", "forecasts", "adapters",
-    "playground", "playground-stream", "training", "training-runs", "datasets", "evaluations", "withdrawals", "schema", "api-docs",
+    "playground", "playground-stream", "training", "training-runs", "datasets", "evaluations", "withdrawals", "clean-rooms", "schema", "api-docs",
 }  # fmt: skip
 STAFF = {"health"}  # for who may enter the console
 # About one row of a brand: its factory, and the other words of the address.
@@ -56,6 +56,8 @@ OF_A_ROW: dict[str, tuple[Made, dict[str, str]]] = {
     "move-reflection": (factories.ReflectionFactory, {"move": "decide"}),
     "forecast": (factories.ForecastFactory, {}),
     "move-forecast": (factories.ForecastFactory, {"move": "withdraw"}),
+    "clean-room": (factories.CleanRoomConnectionFactory, {}),
+    "clean-room-query": (factories.CleanRoomQueryFactory, {}),
     "adapter": (factories.AdapterFactory, {}),
     "move-adapter": (factories.AdapterFactory, {"move": "deploy"}),
     "model-card": (factories.AdapterFactory, {}),

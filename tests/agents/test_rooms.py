@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from django.db import connection as database
+from django.urls import reverse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -370,3 +371,46 @@ def test_of_twenty_who_want_the_last_unit_one_gets_it(people: People, place: Any
         said = list(pool.map(take, wishes))
     assert (said.count("got it"), said.count("refused")) == (1, 19)
     assert rooms.used(place) == 1
+
+
+# -- the page
+
+
+@pytest.mark.django_db
+def test_the_page_shows_the_budget_asks_and_marks_what_is_left_out(people: People, place: Any, room: Room) -> None:
+    room.rows = [{"segment": "a", "users": 900}, {"segment": "<b>", "users": 400}, {"segment": "c", "users": 7}]
+    client, url = people.web(people.colleague), reverse("clean-room", args=[place.uuid])
+    assert "3</b> of 3 units left" in client.get(url).content.decode()
+    wrong = client.post(url, {"template": "reach", "start": "soon"})
+    assert wrong.status_code == 422
+    assert not CleanRoomQuery.objects.exists()
+    said = client.post(url, {"template": "reach", "start": "2026-01-01"})
+    assert said.status_code == 302
+    query = again(CleanRoomQuery.objects.get())
+    page = client.get(said["Location"]).content.decode()
+    assert "2 groups left out" in page
+    assert "<td>900</td>" in page
+    assert "2</b> of 3 units left" in client.get(reverse("clean-rooms")).content.decode()
+    assert query.requested_by == people.colleague
+    place.budget_units = 1
+    place.save()
+    other = ask(place)
+    page = client.get(reverse("clean-room-query", args=[other.pk])).content.decode()
+    assert "Nothing is shown" in page
+    assert "0 of 1 are left" in page
+
+
+@pytest.mark.django_db
+def test_marketers_read_and_do_not_ask_and_strangers_see_nothing(people: People, place: Any, room: Room) -> None:
+    query, url = ask(place), reverse("clean-room", args=[place.uuid])
+    owner, stranger = people.web(people.owner), people.web(people.stranger)
+    assert "Only analysts and ops" in owner.get(url).content.decode()
+    assert owner.post(url, {"template": "reach", "start": "2026-01-01"}).status_code == 403
+    assert owner.get(reverse("clean-room-query", args=[query.pk])).status_code == 200
+    assert stranger.get(url).status_code == stranger.post(url).status_code == 404
+    assert stranger.get(reverse("clean-room-query", args=[query.pk])).status_code == 404
+    page = stranger.get(reverse("clean-rooms")).content.decode()
+    assert "No clean room is connected" in page
+    assert "reach" not in page
+    assert people.web(people.colleague).post(url, {"template": "all"}).status_code == 422
+    assert CleanRoomQuery.objects.count() == 1

@@ -28,7 +28,7 @@ from rmn.lib.arrays import Array
 ALONE = True  # minutes in full
 NOTE = (
     "One thread for each side, arms drawn at random (Michaelis-Menten, or Hill of exponent 1.2 to 3 for S-curves), seed 0."
-    " Times are medians, of the peers' long calls a single one; the machine was busy with other work, so read the ratios."
+    " Times are medians, of the peers' long calls a single one; read the ratios where the machine is shared."
     " The augmented Lagrangian is stopped after 60 s: then its value is where it stood. CVXPY's time is its whole call, model building included. A value short of ours is in parts of the value; ours carries"
     " its own proof."
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ from campaigns.domain.fitting import History
 from campaigns.models import Campaign, ResponseCurve
 from retailers.domain.rmis import LEVEL_METRICS
 from retailers.models import Brand, MetricOutcome, PerformanceMetric, ProductIdentifier, Retailer, SKUCatalog
+from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
 
 WEEK = 7
 
+Shop = tuple[str, str]  # retailer, and a campaign or product there
+
 SCOPES = ("all", "brand", "same_sku", "category", "halo")  # which sales to take where a report has several
-ENOUGH = 0.8  # of an arm's weeks must be in the sales feed for it to stand as demand
+ENOUGH = 0.8  # of an arm's weeks must be known for something to stand beside its spend
 ATTRIBUTION = ("window_days", "interaction", "model", "scope")
 
 
@@ -50,7 +54,8 @@ def read(brand: Brand, retailer: Retailer | None = None, start: date | None = No
     Of the reports that show the same money one is counted (``counted_once``). Of the attributions in
     which a report gives sales one is taken, the same for all campaigns of an ad product: the widest
     scope, then the longest window of at most 14 days. Where the retailer's own sales feed is loaded,
-    its baskets per week stand as demand beside the spend.
+    its baskets per week stand as demand beside the spend; where a feed says what was on the shelf, so do
+    the stock and the price of what a campaign advertises.
     """
     rows = PerformanceMetric.objects.filter(brand=brand).exclude(campaign_id="")
     if retailer is not None:
@@ -89,20 +94,19 @@ def read(brand: Brand, retailer: Retailer | None = None, start: date | None = No
             )
             sales[arm][monday(row["performance__period_start"])] += float(row["total"])
     demand = _demand(brand)
+    every = [week for weeks in spend.values() for week in weeks]
+    shelf = _shelf(brand, min(every), max(every) + timedelta(days=WEEK - 1)) if every else {}
     for arm in sorted(spend):
         weeks = sorted(spend[arm])
         past.first = min(weeks[0], past.first or weeks[0])
         past.last = max(weeks[-1], past.last or weeks[-1])
-        known = demand.get(arm[0], {})
-        # a week that the sales feed leaves out stands at the mean, as gaps in any control do
-        seen = sum(week in known for week in weeks) >= ENOUGH * len(weeks)
-        controls = {"demand": np.array([known.get(week, 1.0) for week in weeks])} if known and seen else {}
+        known = {"demand": demand.get(arm[0], {}), **shelf.get((arm[0], arm[3]), {})}
         past.arms.append(
             History(
                 arm=_name(arm),
                 spend_D=np.array([spend[arm][w] for w in weeks]),
                 sales_D=np.array([sales[arm].get(w, 0.0) for w in weeks]),
-                controls=controls,
+                controls=_controls(known, weeks),
                 attributes={"retailer": arm[0], "campaign": arm[3], "tactic": arm[2] or arm[1]},
             )
         )
@@ -196,6 +200,35 @@ def _demand(brand: Brand) -> dict[str, dict[date, float]]:
     return scaled
 
 
+def _controls(known: Mapping[str, Mapping[date, float]], weeks: Sequence[date]) -> dict[str, Array]:
+    """What stands beside the spend: known in enough of the weeks and not always the same; a gap stands at the mean."""
+    found = {}
+    for name, by_week in known.items():
+        here = [by_week[week] for week in weeks if week in by_week]
+        if here and len(here) >= ENOUGH * len(weeks) and max(here) - min(here) > 1e-9:
+            found[name] = np.array([by_week.get(week, fmean(here)) for week in weeks])
+    return found
+
+
+def _shelf(brand: Brand, first: date, last: date) -> dict[Shop, dict[str, dict[date, float]]]:
+    """By retailer and network campaign: per week, the share in stock of what it advertises, and its price against its mean."""
+    told = readings(brand, last, (last - first).days + 1)
+    found: dict[Shop, dict[str, dict[date, float]]] = {}
+    for (shop, campaign), products in advertised(brand, last).items() if told else ():
+        weeks: dict[str, dict[date, list[float]]] = {"stock": defaultdict(list), "price": defaultdict(list)}
+        for days in (told.get((shop, name), []) for name in products):
+            usual = fmean([one.price for one in days if one.price] or [1.0])
+            for one in days:
+                if one.in_stock is not None:
+                    weeks["stock"][monday(one.day)].append(one.in_stock)
+                if one.price:
+                    weeks["price"][monday(one.day)].append(one.price / usual)
+        found[shop, campaign] = {
+            name: {week: fmean(values) for week, values in by_week.items()} for name, by_week in weeks.items()
+        }
+    return found
+
+
 def store_panel(brand: Brand, retailer: Retailer, metric: str = "total_sales") -> list[dict[str, Any]]:
     """The retailer's own feed as an experiment panel: unit, time (week's Monday), outcome."""
     rows = (
@@ -217,7 +250,6 @@ def window(brand: Brand) -> tuple[date | None, date | None]:
 # -- whether what is advertised can be bought
 
 ADVERTISED = 56  # days back in which a campaign's reports say what it advertises
-Shop = tuple[str, str]  # retailer, and a campaign or product there
 
 
 def _products(brand: Brand) -> dict[str, str]:

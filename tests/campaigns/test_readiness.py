@@ -19,7 +19,7 @@ from retailers.connectors.files import open_feed
 from retailers.domain import harmonizer
 from retailers.domain import mapping as mappings
 from retailers.tasks import load_feed
-from tests.campaigns.test_doors import fitted, weeks
+from tests.campaigns.test_doors import MONDAY, fitted, weeks
 from tests.conftest import People
 from tests.factories import BudgetPlanFactory, PerformanceMetricFactory, SKUFactory
 
@@ -143,6 +143,22 @@ class TestFeed:
         found = history.ready(people.brand, DAY)
         assert found["retailer-abc", "c1"].share == pytest.approx(0.25)
         assert "W-9: out of stock since 2026-09-01" in found["retailer-abc", "c1"].why
+
+    def test_stock_and_price_of_the_past_stand_beside_the_spend_where_enough_weeks_are_known(
+        self, people: People
+    ) -> None:
+        curves(people)
+        mondays = [MONDAY + timedelta(weeks=week) for week in range(20)]
+        shelf(
+            people,
+            *(f"{day},W-1,,{1 if n % 4 else 0.5},1,{4 if n < 10 else 6}.00,USD" for n, day in enumerate(mondays)),
+            *(f"{day},W-2,,0.5,1,,USD" for day in mondays[:10]),  # of half its weeks nothing is known
+        )
+        first, second = history.read(people.brand).arms
+        assert first.controls["stock"] == pytest.approx([1.0 if n % 4 else 0.5 for n in range(20)])
+        assert first.controls["price"] == pytest.approx([0.8] * 10 + [1.2] * 10)
+        assert second.controls == {}
+        assert history.read(people.other).arms == []
 
     def test_another_brands_shelf_is_not_read(self, people: People) -> None:
         curves(people)

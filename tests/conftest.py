@@ -72,7 +72,7 @@ class People:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings() -> None:
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Tests wipe tables between themselves: the triggers against that are on where a test puts them."""
     post_migrate.disconnect(dispatch_uid=append_only.WATCH)
 

@@ -206,7 +206,9 @@ class Worlds(Space):
         gain_CW = np.zeros_like(slope_CW)
         after_C = np.zeros(self.problem.size)
         for week in range(self.weeks - 1, -1, -1):
-            after_C = slope_CW[:, week] + self.carry_C * after_C
+            # a slope at no spend may be infinite, and nothing of it is carried where nothing is carried at all
+            carried_C = np.multiply(self.carry_C, after_C, out=np.zeros_like(after_C), where=self.carry_C > 0)
+            after_C = slope_CW[:, week] + carried_C
             gain_CW[:, week] = (1.0 - self.carry_C) * after_C
         return np.where(self.ready_CW > 0, gain_CW, 0.0).max(1)
 

@@ -473,7 +473,7 @@ class PerformanceMetric(Owned):
     retailer = models.ForeignKey(Retailer, models.PROTECT, related_name="+")
     load = models.ForeignKey(FeedLoad, models.PROTECT, null=True, blank=True, related_name="metrics")
     row_key = models.CharField(max_length=64)  # SHA-256 of the natural key
-    row_hash = models.CharField(max_length=64)  # SHA-256 of the values
+    row_hash = models.CharField(max_length=64)  # BLAKE3 of the values
     network = models.CharField(max_length=40)
     account_id = models.CharField(max_length=80, blank=True)
     grain = models.CharField(max_length=24)

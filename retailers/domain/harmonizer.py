@@ -104,6 +104,11 @@ def sha256_hex(text: pl.Expr) -> pl.Expr:
     return text.chash.sha2_256()  # type: ignore[attr-defined]
 
 
+def blake3_hex(text: pl.Expr) -> pl.Expr:
+    """Lower-case hex BLAKE3, 64 characters: as hard to forge as SHA-256, at a fifth of its time."""
+    return text.chash.blake3()  # type: ignore[attr-defined]
+
+
 def _quoted(header: str) -> pl.Expr:
     return pl.col(RAW).struct.field(header).fill_null("").str.slice(0, 80)
 
@@ -622,7 +627,7 @@ class _Planner:
         suspect = suspect & pl.lit(self.feed.ragged and not len(self.short))
         signature = ",".join([*values, *[self._signature(outcome) for outcome in self.bound.outcomes]])
         accepted = frame.filter(~pl.col(REFUSED)).with_columns(row_key=sha256_hex(canonical)).cache()
-        hashed = sha256_hex(pl.lit(signature + "\x1e") + hashed)
+        hashed = blake3_hex(pl.lit(signature + "\x1e") + hashed)
         if self.mapping.on_duplicate in ("sum", "merge"):
             # rows alike in every cell are one row delivered twice; alike only in what is mapped they are two
             accepted = accepted.with_columns(__twin__=pl.col(RAW).struct.json_encode().hash())
@@ -1033,7 +1038,7 @@ def _sum_or_merge(work: Path, policy: str) -> None:
         *[total(pl.col(n)).alias(n) for n in numbers],
     )
     several = pl.col("row_hash").str.contains("|", literal=True)
-    merged = merged.with_columns(row_hash=pl.when(several).then(sha256_hex(pl.col("row_hash"))).otherwise("row_hash"))
+    merged = merged.with_columns(row_hash=pl.when(several).then(blake3_hex(pl.col("row_hash"))).otherwise("row_hash"))
     _replace(path, merged.select([pl.col(name).cast(kind) for name, kind in rmis.METRICS_SCHEMA.items()]))
     outcomes = pl.scan_parquet(work / "outcomes.parquet")
     keys = ["row_key", *rmis.ATTRIBUTES, "currency"]

@@ -1,70 +1,47 @@
-"""When limits contradict each other: which of them, as few as possible, and the least change that helps.
+"""When limits contradict each other: the fewest of them that do, and the least change that helps.
 
-Only sums of spend are involved, and arms that stand in the same groups are interchangeable, so the
-question is a linear program over cells (arms with the same groups), however many arms there are.
+Both come from one program (``elastic``) that finds the plan which keeps some limits and breaks the others least.
+
+The fewest are found by implicit hitting sets. Every plan breaks some limits, and a set of limits that contradict each
+other must hold one of those; so a smallest set that hits all that is known is tried, and if a plan keeps it, what that
+plan breaks is one more set to be hit. Where only sums of spend are in question, Farkas' certificate is asked for as
+well: multipliers of the chosen limits that add up to a contradiction. Arms in the same groups differ in their amounts
+only, so of their floors the largest come first, and their caps matter all together.
+
+Sources: Ignatiev et al. (2015), smallest MUS extraction with minimal hitting set dualization; Chinneck (2008).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
+from typing import Any
 
 import numpy as np
+from scipy.optimize import linprog
 
+from campaigns.domain.elastic import BROKEN, Asked, Elastic, Kept, Nearest, Program
 from campaigns.domain.interior import Rows
 from rmn.lib.arrays import Array, BoolArray, IntArray
 
 SLACK = 1e-10  # of the largest limit: what counts as kept
+MANY = 20_000  # switches beyond which a smaller set is not looked for
 
 
 def sums_fit(rows: Rows, low_C: Array, high_C: Array) -> bool:
     """Whether any spends within the bounds keep all limits on sums."""
-    least_M, most_M = _cell_bounds(rows, low_C, high_C)
-    return _shortfall(rows, least_M, most_M, np.ones(rows.low_K.size, bool), np.ones(rows.low_K.size, bool))
-
-
-def _cell_bounds(rows: Rows, low_C: Array, high_C: Array) -> tuple[Array, Array]:
-    cells = rows.in_cell_KM.shape[1]
-    least_M = np.bincount(rows.cell_C, weights=low_C, minlength=cells).astype(float)
-    return least_M, np.bincount(rows.cell_C, weights=high_C, minlength=cells).astype(float)
-
-
-def _shortfall(rows: Rows, least_M: Array, most_M: Array, use_low_K: BoolArray, use_high_K: BoolArray) -> bool:
-    """Whether the chosen sides of the rows and the cells' bounds can be kept together."""
-    from scipy.optimize import linprog
-
-    scale = _scale(rows)
-    slack = SLACK
-    matrix, right = [], []
-    for row in range(rows.low_K.size):
-        if use_high_K[row] and np.isfinite(rows.high_K[row]):
-            matrix.append(rows.in_cell_KM[row])
-            right.append(rows.high_K[row] / scale + slack)
-        if use_low_K[row] and np.isfinite(rows.low_K[row]):
-            matrix.append(-rows.in_cell_KM[row])
-            right.append(-rows.low_K[row] / scale + slack)
-    if np.any(least_M > most_M + slack * scale):
+    cells, finite = rows.in_cell_KM.shape[1], np.concatenate([rows.high_K, rows.low_K, [0.0]])
+    scale = max(float(np.abs(finite[np.isfinite(finite)]).max()), 1e-300)
+    least_M = np.bincount(rows.cell_C, weights=low_C, minlength=cells) / scale
+    most_M = np.bincount(rows.cell_C, weights=high_C, minlength=cells) / scale
+    if np.any(least_M > most_M + SLACK):
         return False
-    if not matrix:
-        return True
-    bounds = [(low / scale, None if np.isinf(high) else max(high, low) / scale) for low, high in zip(least_M, most_M)]
-    answer = linprog(np.zeros(least_M.size), np.array(matrix), np.array(right), bounds=bounds, method="highs")
-    return bool(answer.status == 0)
-
-
-def _scale(rows: Rows) -> float:
-    finite = np.concatenate([rows.high_K[np.isfinite(rows.high_K)], rows.low_K[np.isfinite(rows.low_K)], [0.0]])
-    return max(float(np.abs(finite).max()), 1e-300)
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One limit that may be named: its field, its row or arm, and which side."""
-
-    name: str
-    row: int = -1
-    arm: int = -1
-    upper: bool = True
+    most, least = np.isfinite(rows.high_K), np.isfinite(rows.low_K)
+    matrix = np.vstack([rows.in_cell_KM[most], -rows.in_cell_KM[least]])
+    right = np.concatenate([rows.high_K[most], -rows.low_K[least]]) / scale + SLACK
+    bounds = np.column_stack([least_M, np.maximum(least_M, most_M)])
+    return bool(linprog(np.zeros(cells), matrix, right, bounds=bounds, method="highs").status == 0)
 
 
 def drop(flags: BoolArray, order: IntArray, broken: Callable[[], bool]) -> None:
@@ -84,173 +61,280 @@ def drop(flags: BoolArray, order: IntArray, broken: Callable[[], bool]) -> None:
         order = order[first + 1 :]  # this one is needed
 
 
-def smallest(
-    rows: Rows,
-    row_names: Sequence[tuple[str, str]],
-    low_C: Array,
-    high_C: Array,
-    low_names: Sequence[str],
-    high_names: Sequence[str],
-) -> list[Limit]:
-    """A set of limits that cannot be kept together, while any smaller part of it can.
+@dataclass(frozen=True)
+class Conflict:
+    """Limits that no plan keeps together."""
 
-    Arms' bounds are dropped first, the small ones before the large, so that what is left is short
-    and speaks of groups and the budget where those alone are in conflict.
+    kept: Kept
+    proved: bool = True  # that they contradict each other; else no plan was found in the time given
+    smallest: bool = True  # that no set of fewer does; else none was found in the time given
+
+
+def smallest(asked: Asked, elastic: Elastic, until: float) -> Conflict:
+    """The fewest limits that contradict each other, counting the budget and the wish to spend all of it as one each.
+
+    Limits are dropped one after another, by halves where many can go, arms' own and small ones first: what is left is
+    minimal, and bounds the search for fewer.
 
     Args:
-        rows: the limits on sums; the budget first.
-        row_names: for each row the names of its low and its high side.
-        low_C: least spends; 0 is no limit that could be dropped.
-        high_C: most spends.
-        low_names: what each arm's least spend is called.
-        high_names: the same for the most.
+        asked: all limits.
+        elastic: their program.
+        until: by ``time.monotonic()``, when to be content with what was found.
     """
-    for arm in map(int, np.flatnonzero(low_C > high_C)):
-        return [Limit(low_names[arm], arm=arm, upper=False), Limit(high_names[arm], arm=arm)]
-    size = rows.low_K.size
-    use_low, use_high = np.isfinite(rows.low_K), np.isfinite(rows.high_K)
-    keep_low, keep_high = low_C > 0, np.isfinite(high_C)
+    kept = asked.every
+    against = np.flatnonzero(asked.low_C > asked.high_C)
+    if against.size:  # an arm against itself: two, and one limit alone can be kept
+        for flags in vars(kept).values():
+            flags[:] = False
+        kept.low_C[against[0]] = kept.high_C[against[0]] = True
+        return Conflict(kept)
+    unsure = False
 
     def broken() -> bool:
-        least, most = _cell_bounds(rows, np.where(keep_low, low_C, 0.0), np.where(keep_high, high_C, np.inf))
-        return not _shortfall(rows, least, np.where(np.isnan(most), np.inf, most), use_low, use_high)
+        nonlocal unsure
+        fits = elastic.solve(kept, until, soft=False).fits if monotonic() < until else None
+        unsure |= fits is None
+        return fits is False
 
-    drop(keep_high, np.flatnonzero(keep_high)[np.argsort(-high_C[keep_high])], broken)
-    drop(keep_low, np.flatnonzero(keep_low)[np.argsort(low_C[keep_low])], broken)
-    for row in range(size - 1, -1, -1):
-        for flags in (use_high, use_low):
-            if flags[row]:
-                flags[row] = False
-                flags[row] = not broken()
-    found = [Limit(row_names[r][1], row=r) for r in range(size) if use_high[r]]
-    found += [Limit(row_names[r][0], row=r, upper=False) for r in range(size) if use_low[r]]
-    found += [Limit(low_names[a], arm=a, upper=False) for a in map(int, np.flatnonzero(keep_low))]
-    found += [Limit(high_names[a], arm=a) for a in map(int, np.flatnonzero(keep_high))]
-    return found
+    if not broken():
+        return Conflict(kept, proved=False, smallest=False)
+    whole = [kept.gate_C, kept.floor_F]
+    if any(flags.any() for flags in whole):  # mostly sums alone are in conflict, which is quickly seen
+        before = [flags.copy() for flags in whole]
+        for flags in whole:
+            flags[:] = False
+        if not broken():
+            for flags, was in zip(whole, before, strict=True):
+                flags[:] = was
+    for flags, order in (
+        (kept.high_C, np.argsort(-asked.high_C, kind="stable")),
+        (kept.low_C, np.argsort(asked.low_C, kind="stable")),
+        (kept.gate_C, np.argsort(asked.gate_C, kind="stable")),
+        *((flags, np.arange(flags.size)[::-1]) for flags in (kept.high_K, kept.low_K, kept.floor_F)),
+    ):
+        drop(flags, order[flags[order]], broken)
+    if kept.low_K[0]:
+        kept.high_K[0] = True  # to spend all of the budget names its amount
+    if kept.count <= 2:
+        return Conflict(kept)
+    return _fewest(asked, elastic, kept, until)
 
 
-def nearest(
-    rows: Rows, low_C: Array, high_C: Array, firm_C: BoolArray | None = None
-) -> dict[tuple[str, int, bool], float]:
-    """The least change of limits, in money, after which all can be kept.
+def _fewest(asked: Asked, elastic: Elastic, kept: Kept, until: float) -> Conflict:
+    """Fewer limits than those found, or that there are none."""
+    bound, every = kept.count - 1, asked.every
+    master = _Master(asked, elastic, every, bound)
+    if len(master.program.cost) > MANY:
+        return Conflict(kept, smallest=False)
+    while monotonic() < until:
+        found, x, best = master.program.solve(until)
+        if found is False:
+            return Conflict(kept)
+        if not found or not best:
+            break
+        chosen = master.chosen(x)
+        plan = elastic.solve(chosen, until)
+        if plan.fits is False:
+            return Conflict(chosen)
+        if plan.fits is None or not master.hit(plan, chosen):
+            break
+    return Conflict(kept, smallest=False)
 
-    Lowering a floor is preferred to raising a cap, and that to more budget, where the money is the
-    same. Caps of ``firm`` arms (what is out of stock) are raised only where nothing else helps.
 
-    Returns:
-        For each limit to change, ("row" or "arm", index, upper): its new value.
+class _Master:
+    """The program that chooses the fewest limits which hit all known sets; columns are switches."""
+
+    def __init__(self, asked: Asked, elastic: Elastic, every: Kept, bound: int) -> None:
+        self.asked, self.elastic = asked, elastic
+        self.plain = not (every.gate_C.any() or every.floor_F.any())
+        program = self.program = Program()
+        self.place: dict[tuple[str, int], list[int]] = {}  # column by what it switches: "cap" by cell, else by index
+        columns: list[tuple[int, float]] = []
+
+        def switch(kind: str, index: int, count: int = 1) -> int:
+            column = program.column(0.0, 1.0, float(count), whole=True)
+            self.place[kind, index] = [column]
+            columns.append((column, float(count)))
+            return column
+
+        for row in range(every.low_K.size):
+            for kind, flags in (("high_K", every.high_K), ("low_K", every.low_K)):
+                if flags[row]:
+                    switch(kind, row)
+        if ("low_K", 0) in self.place:
+            program.row([(self.place["low_K", 0][0], 1.0), (self.place["high_K", 0][0], -1.0)], high=0.0)
+        size = asked.low_C.size
+        self.cell_C = elastic.unit_C if self.plain else np.arange(size)
+        self.members = np.split(np.argsort(self.cell_C, kind="stable"), np.cumsum(np.bincount(self.cell_C))[:-1])
+        self.lows: list[list[int]] = []  # by cell: the arms whose floors may be chosen, the largest first
+        for cell, arms in enumerate(self.members):
+            order = arms[np.argsort(-asked.low_C[arms], kind="stable")][:bound]
+            self.lows.append([int(arm) for arm in order if asked.low_C[arm] > 0])
+            for arm in self.lows[-1]:
+                switch("low_C", arm)
+            for first, second in zip(self.lows[-1], self.lows[-1][1:]):
+                program.row([(self.place["low_C", second][0], 1.0), (self.place["low_C", first][0], -1.0)], high=0.0)
+            if arms.size <= bound and np.all(np.isfinite(asked.high_C[arms])):
+                switch("cap", cell, arms.size)
+        for kind, flags in (("gate_C", every.gate_C), ("floor_F", every.floor_F)):
+            for index in map(int, np.flatnonzero(flags)):
+                switch(kind, index)
+        program.row(columns, high=float(bound))
+        if self.plain:
+            self._certify()
+
+    def _certify(self) -> None:
+        """Multipliers of the chosen limits must add up to a contradiction."""
+        program, rows, unit = self.program, self.asked.rows, self.elastic.money
+        gain: list[tuple[int, float]] = []
+        held: list[list[tuple[int, float]]] = [[] for _ in self.members]
+        one = []
+        for row in range(rows.low_K.size):
+            for kind, limit, sign in (("high_K", rows.high_K[row], -1.0), ("low_K", rows.low_K[row], 1.0)):
+                if (kind, row) not in self.place:
+                    continue
+                y = program.column(0.0, 1.0)
+                program.row([(y, 1.0), (self.place[kind, row][0], -1.0)], high=0.0)
+                gain.append((y, sign * float(limit) / unit))
+                one.append((y, 1.0))
+                for cell, where in enumerate(self.elastic.cell_U):
+                    if rows.in_cell_KM[row, where]:
+                        held[cell].append((y, sign))
+        program.row(one, 1.0, 1.0)
+        for cell, arms in enumerate(self.members):
+            p = program.column(0.0, 1.0)  # of the cell's floors
+            q = program.column(0.0, 1.0 if ("cap", cell) in self.place else 0.0)  # of its caps
+            program.row([(p, 1.0), (q, -1.0), *held[cell]], high=0.0)
+            if ("cap", cell) in self.place:
+                program.row([(q, 1.0), (self.place["cap", cell][0], -1.0)], high=0.0)
+                gain.append((q, -float(self.asked.high_C[arms].sum()) / unit))
+            for arm in self.lows[cell]:
+                w = program.column(0.0, 1.0)
+                program.row([(w, 1.0), (p, -1.0)], high=0.0)
+                program.row([(w, 1.0), (self.place["low_C", arm][0], -1.0)], high=0.0)
+                gain.append((w, float(self.asked.low_C[arm]) / unit))
+        program.row(gain, low=BROKEN)
+
+    def chosen(self, x: Array) -> Kept:
+        kept = self.asked.every
+        for flags in vars(kept).values():
+            flags[:] = False
+        for (kind, index), (column,) in self.place.items():
+            if x[column] > 0.5:
+                if kind == "cap":
+                    kept.high_C[self.members[index]] = True
+                else:
+                    getattr(kept, kind)[index] = True
+        return kept
+
+    def hit(self, plan: Nearest, chosen: Kept) -> bool:
+        """What the plan breaks, as a set of which one must be chosen; False where it breaks nothing."""
+        asked, elastic = self.asked, self.elastic
+        unit, slack = elastic.money, BROKEN * elastic.money
+        sum_M = _sums(asked.rows, elastic, plan)
+        total_K = asked.rows.in_cell_KM @ sum_M
+        found = [("high_K", int(row)) for row in np.flatnonzero(total_K > asked.rows.high_K + slack)]
+        found += [("low_K", int(row)) for row in np.flatnonzero(total_K < asked.rows.low_K - slack)]
+        x_C = np.full(asked.low_C.size, np.nan)
+        x_C[elastic.alone] = plan.alone_A
+        shared_C = elastic.unit_C >= 0
+        at, units = elastic.unit_C[shared_C], plan.unit_U.size
+        least_U = np.bincount(at, weights=asked.low_C[shared_C], minlength=units)
+        most_U = np.bincount(at, weights=asked.high_C[shared_C], minlength=units)
+        for cell, arms in enumerate(self.members):
+            unit_ = int(elastic.unit_C[arms[0]])
+            spend = float(x_C[arms[0]]) if unit_ < 0 else float(plan.unit_U[unit_])
+            if unit_ >= 0 and not self.plain:  # one arm of a unit: whichever of its mates gives way, it may
+                low, high = spend < least_U[unit_] - slack, spend > most_U[unit_] + slack
+                spend = -1.0 if low else np.inf if high else float(asked.low_C[arms[0]])
+            held = np.cumsum(asked.low_C[self.lows[cell]])
+            most = int(np.searchsorted(held, spend + slack, side="right"))  # so many of the largest floors are kept
+            if most < len(self.lows[cell]):
+                found.append(("low_C", self.lows[cell][most]))
+            if spend > float(asked.high_C[arms].sum()) + slack:
+                found.append(("cap", cell))
+        for place, arm in enumerate(elastic.alone):
+            if slack < plan.alone_A[place] < asked.gate_C[arm] - slack:
+                found.append(("gate_C", int(arm)))
+        short_F = elastic.short(plan.alone_A / unit)
+        found += [("floor_F", int(place)) for place in np.flatnonzero(short_F > BROKEN)]
+        columns = [self.place[one][0] for one in found if one in self.place and not self._in(chosen, *one)]
+        if columns:
+            self.program.row([(column, 1.0) for column in columns], low=1.0)
+        return bool(columns)
+
+    def _in(self, chosen: Kept, kind: str, index: int) -> bool:
+        if kind == "cap":
+            return bool(chosen.high_C[self.members[index]].all())
+        return bool(getattr(chosen, kind)[index])
+
+
+def _sums(rows: Rows, elastic: Elastic, plan: Nearest) -> Array:
+    """Spend by cell."""
+    cells = rows.in_cell_KM.shape[1]
+    sums_M = np.bincount(elastic.cell_U, weights=plan.unit_U, minlength=cells)
+    sums_M += np.bincount(rows.cell_C[elastic.alone], weights=plan.alone_A, minlength=cells)
+    return np.asarray(sums_M, float)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Limits to change: ("row", "arm", "gate" or "floor", its index, the upper side) and the new value."""
+
+    changes: dict[tuple[str, int, bool], float]
+    money: dict[
+        tuple[str, int, bool], float
+    ]  # by how much each gives way; of a ROAS floor the spend it leaves uncovered
+    distance: float  # weighted, see ``elastic``
+    nearest: bool  # proved
+
+
+def nearest(asked: Asked, elastic: Elastic, until: float) -> Repair | None:
+    """The repair at the least weighted money (``elastic``) after which all limits can be kept; all kinds at once.
+
+    Where arms of the same groups share a change, each takes part by what it has.
     """
-    from scipy.optimize import linprog
-
-    low_C = np.asarray(low_C, float)
+    every = asked.every
+    none = Kept(**{name: np.zeros_like(flags) for name, flags in vars(every).items()})
+    plan = elastic.solve(none, until)
+    if not plan.fits:
+        return None
+    rows, slack = asked.rows, BROKEN * elastic.money
     changes: dict[tuple[str, int, bool], float] = {}
-    for arm in np.flatnonzero(low_C > high_C):  # an arm against itself: its floor gives way
-        low_C = low_C.copy()
-        low_C[arm] = high_C[arm]
-        changes["arm", int(arm), False] = float(high_C[arm])
-    scale = _scale(rows)
-    least_M, most_M = _cell_bounds(rows, low_C, np.minimum(high_C, 1e6 * scale))
-    cells, size = least_M.size, rows.low_K.size
-    # columns: cell spends, floors lowered per cell, caps raised per cell, row lows lowered, row highs raised
-    count = 3 * cells + 2 * size
-    cost = np.zeros(count)
-    cost[cells : 2 * cells], cost[2 * cells : 3 * cells] = 1.001, 1.01
-    if firm_C is not None:
-        loose_M = np.bincount(rows.cell_C, weights=(~firm_C).astype(float), minlength=cells)
-        cost[2 * cells : 3 * cells][loose_M == 0] = 100.0
-    cost[3 * cells : 3 * cells + size], cost[3 * cells + size :] = 1.0, 1.02
-    cost[3 * cells + size] = 1.05  # the budget itself
-    matrix, right = [], []
+    money: dict[tuple[str, int, bool], float] = {}
 
-    def add(spend: Array, column: int, sign: float, limit: float) -> None:
-        line = np.zeros(count)
-        line[:cells] = spend
-        line[column] = sign
-        matrix.append(line)
-        right.append(limit)
+    def change(what: str, index: Any, old: float, new: float, *, upper: bool = False) -> None:
+        key = what, int(index), upper
+        changes[key], money[key] = max(float(new), 0.0), abs(float(new) - float(old))
 
-    for row in range(size):
-        if np.isfinite(rows.high_K[row]):
-            add(rows.in_cell_KM[row], 3 * cells + size + row, -1.0, rows.high_K[row] / scale)
-        if np.isfinite(rows.low_K[row]):
-            add(-rows.in_cell_KM[row], 3 * cells + row, -1.0, -rows.low_K[row] / scale)
-    unit = np.eye(cells)
-    for cell in range(cells):
-        add(-unit[cell], cells + cell, -1.0, -least_M[cell] / scale)
-        add(unit[cell], 2 * cells + cell, -1.0, most_M[cell] / scale)
-    bounds = [(0, None)] * count
-    answer = linprog(cost, np.array(matrix), np.array(right), bounds=bounds, method="highs")
-    if answer.status != 0:
-        return changes
-    x = np.where(answer.x * scale > 1e-9 * scale, answer.x * scale, 0.0)
-    for row in range(size):
-        if x[3 * cells + row] > 0:
-            changes["row", row, False] = max(float(rows.low_K[row] - x[3 * cells + row]), 0.0)
-        if x[3 * cells + size + row] > 0:
-            changes["row", row, True] = float(rows.high_K[row] + x[3 * cells + size + row])
-    for cell in range(cells):
-        arms = np.flatnonzero(rows.cell_C == cell)
-        for place, flags, sign in ((cells + cell, low_C, -1.0), (2 * cells + cell, high_C, 1.0)):
-            rest = x[place]
-            if rest <= 0:
-                continue
-            total = float(flags[arms].sum())
-            for arm in arms:  # in proportion to what each arm has
-                share = flags[arm] / total if total > 0 else 1 / arms.size
-                if share > 0:
-                    changes["arm", int(arm), sign > 0] = max(float(flags[arm] + sign * rest * share), 0.0)
-    return changes
-
-
-def nearest_gated(
-    rows: Rows, low_C: Array, high_C: Array, gate_C: Array
-) -> tuple[dict[tuple[str, int, bool], float], dict[int, float]]:
-    """The same where arms take nothing or at least their gate: a small mixed-integer program.
-
-    Returns:
-        The limits on sums to change as in ``nearest``, and by arm its new gate.
-    """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
-    n, size, scale = low_C.size, rows.low_K.size, max(_scale(rows), float(gate_C.max(initial=0.0)))
-    member_KC = rows.in_cell_KM[:, rows.cell_C]
-    most_C = np.minimum(high_C, 1e3 * scale) / scale
-    eye, none = np.eye(n), np.zeros((n, size))
-    # columns: spends, gates lowered, switches, row lows lowered, row highs raised
-    cost = np.concatenate([np.zeros(n), np.full(n, 1.001), np.zeros(n), np.ones(size), np.full(size, 1.02)])
-    cost[3 * n + size] = 1.05
-    gated = (gate_C > 0) & (low_C <= 0)
-    up = LinearConstraint(
-        np.hstack([eye, 0 * eye, -np.diag(most_C), none, none]), -np.inf, np.where(gated, 0.0, np.inf)
-    )
-    on = np.hstack([eye, eye, -np.diag(np.where(gated, gate_C, 0.0) / scale), none, none])
-    sums, rest = np.hstack([member_KC, np.zeros((size, 2 * n))]), np.zeros((size, size))
-    low = np.where(np.isfinite(rows.low_K), rows.low_K / scale, -np.inf)
-    high = np.where(np.isfinite(rows.high_K), rows.high_K / scale, np.inf)
-    answer = milp(
-        cost,
-        integrality=np.concatenate([np.zeros(2 * n), np.ones(n), np.zeros(2 * size)]),
-        bounds=Bounds(
-            np.concatenate([low_C / scale, np.zeros(2 * n + 2 * size)]),
-            np.concatenate([most_C, np.full(n, np.inf), np.ones(n), np.full(2 * size, np.inf)]),
-        ),
-        constraints=[
-            up,
-            LinearConstraint(on, 0.0, np.inf),
-            LinearConstraint(np.hstack([sums, np.eye(size), rest]), low, np.inf),
-            LinearConstraint(np.hstack([sums, rest, -np.eye(size)]), -np.inf, high),
-        ],
-        options={"time_limit": 10.0},
-    )
-    if answer.x is None:
-        return {}, {}
-    x = np.where(answer.x > 1e-9, answer.x * scale, 0.0)
-    on_C = answer.x[2 * n : 3 * n] > 0.5
-    gates = {int(arm): float(x[arm]) for arm in np.flatnonzero(gated & on_C & (x[:n] < gate_C * (1 - 1e-9)))}
-    changes: dict[tuple[str, int, bool], float] = {}
-    for row in range(size):
-        if x[3 * n + row] > 0:
-            changes["row", row, False] = max(float(rows.low_K[row] - x[3 * n + row]), 0.0)
-        if x[3 * n + size + row] > 0:
-            changes["row", row, True] = float(rows.high_K[row] + x[3 * n + size + row])
-    return changes, gates
+    total_K = rows.in_cell_KM @ _sums(rows, elastic, plan)
+    for row in np.flatnonzero(total_K > rows.high_K + slack):
+        change("row", row, rows.high_K[row], total_K[row], upper=True)
+    for row in np.flatnonzero(total_K < rows.low_K - slack):
+        change("row", row, rows.low_K[row], total_K[row])
+    for u, spend in enumerate(plan.unit_U):
+        arms = np.flatnonzero(elastic.unit_C == u)
+        for held_C, upper in ((asked.low_C, False), (asked.high_C, True)):
+            held = float(held_C[arms].sum())
+            if spend > held + slack if upper else spend < held - slack:
+                share = held_C[arms] / held if held > 0 else np.full(arms.size, 1 / arms.size)
+                for arm, part in zip(arms, share, strict=True):
+                    if part > 0:
+                        change("arm", arm, held_C[arm], held_C[arm] + part * (spend - held), upper=upper)
+    for arm, spend in zip(elastic.alone, plan.alone_A, strict=True):
+        if spend < asked.low_C[arm] - slack:
+            change("arm", arm, asked.low_C[arm], spend)
+        if spend > asked.high_C[arm] + slack:
+            change("arm", arm, asked.high_C[arm], spend, upper=True)
+        if slack < spend < asked.gate_C[arm] - slack:
+            change("gate", arm, asked.gate_C[arm], spend)
+    spend_C = np.zeros(asked.low_C.size)
+    spend_C[elastic.alone] = plan.alone_A
+    for place, short in enumerate(elastic.short(plan.alone_A / elastic.money)):
+        floor = asked.floors[place]
+        spend = float(spend_C[floor.arms].sum())
+        if short > BROKEN and spend > 0:
+            level = floor.roas * (1.0 - short * elastic.money / spend)
+            change("floor", place, floor.roas, level * (1.0 - 1e-7))
+            money["floor", place, False] = short * elastic.money
+    return Repair(changes, money, plan.distance, plan.proved) if changes else None

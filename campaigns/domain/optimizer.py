@@ -18,6 +18,7 @@ import numpy as np
 from campaigns.domain import branch, conflict
 from campaigns.domain.branch import Limits, Space
 from campaigns.domain.curves import envelope
+from campaigns.domain.elastic import Asked, Elastic, Kept
 from campaigns.domain.interior import Floor, Rows, cells_of
 from campaigns.domain.problem import ROOM, Problem, read
 from campaigns.domain.waterfill import fill
@@ -102,14 +103,15 @@ def allocate(problem: Problem) -> Plan:
 
 def _allocate(problem: Problem) -> Plan:
     limits, places = limits_of(problem)
+    until = time.monotonic() + problem.time_limit_s
     if np.any(problem.low_C > problem.high_C):
-        return infeasible(problem, limits)
+        return infeasible(problem, limits, until)
     if is_general(problem):
-        return _over_worlds(problem, limits, places)
+        return _over_worlds(problem, limits, places, until)
     space = Space(problem.curves, problem.weight_C, limits)
     best = branch.search(space, problem.low_C, problem.high_C, problem.gate_C, problem.gap, problem.time_limit_s)
     if best is None:
-        return infeasible(problem, limits)
+        return infeasible(problem, limits, until)
     return plan_of(problem, limits, places, best)
 
 
@@ -118,20 +120,20 @@ def is_general(problem: Problem) -> bool:
     return problem.periods is not None or problem.risk_aversion > 0 or bool(problem.draws and problem.draws.given)
 
 
-def _over_worlds(problem: Problem, limits: Limits, places: Sequence[tuple[int, str]]) -> Plan:
+def _over_worlds(problem: Problem, limits: Limits, places: Sequence[tuple[int, str]], until: float) -> Plan:
     from campaigns.domain import means, worlds
 
     space = worlds.Worlds(problem, limits)
     rows = space.rows
     if not conflict.sums_fit(rows, problem.low_C, problem.high_C):
-        return infeasible(problem, limits)
+        return infeasible(problem, limits, until)
     bounds = space.bounds(problem.low_C, problem.high_C, problem.gate_C)
     if means.serve(problem, limits):
         best = means.search(problem, limits)
     else:
         best = branch.search(space, *bounds, problem.gap, problem.time_limit_s)
     if best is None:
-        return infeasible(problem, limits)
+        return infeasible(problem, limits, until)
     points_J = best.spend_C
     plan = plan_of(problem, limits, places, replace(best, spend_C=space.spend(points_J)))
     sales_SC = space.outcomes(points_J)
@@ -207,69 +209,138 @@ def gap_of(value: float, bound: float) -> float:
 # -- infeasible
 
 
-def infeasible(problem: Problem, limits: Limits) -> Plan:
+def infeasible(problem: Problem, limits: Limits, until: float) -> Plan:
     """Which limits contradict each other, and the least change that helps."""
     rows = limits.rows
     if rows is None:
         cell_C, in_cell = np.zeros(problem.size, np.int64), np.ones((1, 1))
         low = problem.total_budget if problem.spend_all else -np.inf
         rows = Rows(cell_C, in_cell, np.array([low]), np.array([problem.total_budget]))
-    fits = bool(np.all(problem.low_C <= problem.high_C)) and conflict.sums_fit(rows, problem.low_C, problem.high_C)
-    grouped = [g for g in problem.groups if g.min is not None or g.max is not None]
-    if fits:
-        return _hidden_conflict(problem, limits, rows, grouped)
-    row_names = [("spend_all", "total_budget")] + [
-        (f"groups[{g.index}].min", f"groups[{g.index}].max") for g in grouped
-    ]
-    low_names = [_arm_limit(problem, arm, upper=False) for arm in range(problem.size)]
-    high_names = [_arm_limit(problem, arm, upper=True) for arm in range(problem.size)]
-    # what only the budget itself caps is no limit of the arm's
-    high_C = np.where([name == "total_budget" for name in high_names], np.inf, problem.high_C)
-    low_C = problem.low_C
-    found = conflict.smallest(rows, row_names, low_C, high_C, low_names, high_names)
-    firm_C = None if problem.excluded_C is None else problem.excluded_C
-    changes = conflict.nearest(rows, low_C, np.minimum(high_C, 1e15), firm_C)
-    names = tuple(dict.fromkeys(limit.name for limit in found))
-    if "spend_all" in names and "total_budget" not in names:
-        names = (*names, "total_budget")
+    none, high_C = np.zeros(problem.size), problem.high_C.copy()
+    for arm, why in problem.high_why.items():
+        if why == "budget":  # what only the budget caps is no limit of the arm's, but its own may lie above
+            high_C[arm] = _own_max(problem, arm)
+    asked = Asked(
+        rows,
+        problem.low_C,
+        high_C,
+        none if problem.gate_C is None else problem.gate_C,
+        none.astype(bool) if problem.excluded_C is None else problem.excluded_C,
+        limits.floors,
+        problem.curves,
+    )
+    elastic, started = Elastic(asked), time.monotonic()
+    patience = max(until - started, 0.1 * problem.time_limit_s)
+    found = conflict.smallest(asked, elastic, started + 0.6 * patience)
+    took = time.monotonic() - started
+    repair = conflict.nearest(asked, elastic, started + patience)
+    names = _Names(problem, asked)
     return Plan(
         status="infeasible",
         objective=None,
         upper_bound=None,
         gap=None,
         seconds=0.0,
-        method="linear program over limits",
-        spend_C=np.zeros(problem.size),
-        conflict=names,
-        conflict_words=_conflict_words(problem, rows, found, grouped),
-        repair=_with_the_rest(
-            problem, limits, rows, changes, _repair(problem, rows, changes, low_names, high_names, grouped), grouped
-        ),
+        method="elastic program over limits (HiGHS)",
+        spend_C=none,
+        conflict=tuple(dict.fromkeys(names.of(*limit) for limit in names.limits(found.kept))) if found.proved else (),
+        conflict_words=names.words(found, took),
+        repair=None if repair is None else names.repair(repair),
     )
 
 
-def _with_the_rest(
-    problem: Problem,
-    limits: Limits,
-    rows: Rows,
-    changes: Mapping[tuple[str, int, bool], float],
-    repair: dict[str, Any] | None,
-    grouped: Sequence[Any],
-) -> dict[str, Any] | None:
-    """A repair of sums, with what least amounts and ROAS floors need besides once it is made."""
-    if repair is None or (problem.gate_C is None and not limits.floors):
-        return repair
-    low_C, high_C = problem.low_C.copy(), problem.high_C.copy()
-    low_K, high_K = rows.low_K.copy(), rows.high_K.copy()
-    for (what, index, upper), new in changes.items():
-        ((high_C if upper else low_C) if what == "arm" else (high_K if upper else low_K))[index] = new
-    eased = replace(rows, low_K=low_K, high_K=high_K)
-    after = replace(problem, low_C=low_C, high_C=high_C)
-    whole = replace(limits, rows=eased, budget=float(high_K[0]), spend_all=bool(low_K[0] == high_K[0]))
-    more = _repair_hidden(after, whole, eased, grouped)
-    if more is None:
-        return repair
-    return {"changes": [*repair["changes"], *more["changes"]], "money": repair["money"] + more["money"]}
+class _Names:
+    """What limits are called: their fields, and in words."""
+
+    def __init__(self, problem: Problem, asked: Asked) -> None:
+        self.problem, self.asked = problem, asked
+        self.grouped = [g for g in problem.groups if g.min is not None or g.max is not None]
+        self.floored = [f"groups[{g.index}].min_roas" for g in problem.groups if g.min_roas]
+        self.floored += ["min_roas"] if problem.min_roas else []
+
+    def limits(self, kept: Kept) -> list[tuple[str, int, bool]]:
+        """The limits of a set as a repair names them, sums first."""
+        sides = [
+            ("row", kept.high_K, True),
+            ("row", kept.low_K, False),
+            ("arm", kept.low_C, False),
+            ("arm", kept.high_C, True),
+            ("gate", kept.gate_C, False),
+            ("floor", kept.floor_F, False),
+        ]
+        return [(what, int(index), upper) for what, flags, upper in sides for index in np.flatnonzero(flags)]
+
+    def of(self, what: str, index: int, upper: bool) -> str:
+        if what == "floor":
+            return self.floored[index]
+        if what == "gate":
+            return f"arms[{index}].min_if_on"
+        if what == "arm":
+            return _arm_limit(self.problem, index, upper=upper)
+        if index == 0:
+            return "total_budget" if upper else "spend_all"
+        return f"groups[{self.grouped[index - 1].index}].{'max' if upper else 'min'}"
+
+    def value(self, what: str, index: int, upper: bool) -> float:
+        asked = self.asked
+        if what == "floor":
+            return asked.floors[index].roas
+        if what == "gate":
+            return float(asked.gate_C[index])
+        if what == "arm":
+            return float((asked.high_C if upper else asked.low_C)[index])
+        return float((asked.rows.high_K if upper else asked.rows.low_K)[index])
+
+    def words(self, found: conflict.Conflict, took: float) -> str:
+        if not found.proved:
+            return (
+                "No plan that keeps all limits was found in the time given, nor a proof that there is none; give more"
+                " time (time_limit_s) or fewer limits."
+            )
+        limits = self.limits(found.kept)
+        floors = [limit for limit in limits if limit[0] in ("gate", "floor") or not limit[2]]
+        caps = [limit for limit in limits if limit not in floors and limit != ("row", 0, True)]
+        if ("row", 0, True) in limits and ("row", 0, False) not in limits:
+            caps = [("row", 0, True), *caps]
+        told = f"These limits cannot be kept together: {self._say(floors)}"
+        told += f"; but {self._say(caps)}." if caps else "."
+        if not found.smallest:
+            told += f" No smaller set of limits that contradict each other was found within {took:.1f} s."
+        return told
+
+    def _say(self, limits: Sequence[tuple[str, int, bool]]) -> str:
+        parts = []
+        for what, index, upper in limits:
+            value, sense = self.value(what, index, upper), "at most" if upper else "at least"
+            if what == "floor":
+                parts.append(f"{self.of(what, index, upper)} {value:g}")
+            elif what == "gate":
+                parts.append(f"arm {self.problem.ids[index]} nothing or at least {value:,.2f}")
+            elif what == "row" and index == 0:
+                parts.append(f"{'the budget' if upper else 'spending all of the budget'} {value:,.2f}")
+            elif what == "row":
+                parts.append(f"group {self.grouped[index - 1].id} {sense} {value:,.2f}")
+        for upper in (False, True):
+            arms = [index for what, index, side in limits if what == "arm" and side == upper]
+            total = sum(self.value("arm", arm, upper) for arm in arms)
+            which = f"arm {self.problem.ids[arms[0]]}" if len(arms) == 1 else f"{len(arms)} arms together"
+            parts += [f"{which} {'at most' if upper else 'at least'} {total:,.2f}"] * bool(arms)
+        return " and ".join(parts) or "nothing"
+
+    def repair(self, repair: conflict.Repair) -> dict[str, Any]:
+        listed = []
+        for (what, index, upper), new in repair.changes.items():
+            name, money = self.of(what, index, upper), repair.money[what, index, upper]
+            row: dict[str, Any] = {"limit": name, "from": self.value(what, index, upper), "to": new, "money": money}
+            if name == "spend_all":
+                row = {"limit": name, "from": True, "to": False, "spend": new, "money": money}
+            listed.append(row)
+        return {
+            "changes": listed,
+            "money": sum(repair.money.values()),
+            "distance": repair.distance,
+            "nearest": repair.nearest,
+        }
 
 
 def _arm_limit(problem: Problem, arm: int, *, upper: bool) -> str:
@@ -281,150 +352,10 @@ def _arm_limit(problem: Problem, arm: int, *, upper: bool) -> str:
     if problem.fixed_C is not None and problem.fixed_C[arm] and why is None:
         return f"{where}.fixed"
     if why == "budget":
-        return "total_budget"
+        most = problem.arm(arm).get("max")
+        why = None if most is not None and float(most) <= _own_max(problem, arm) else "change"
     field_ = {"change": "max_change", None: "max" if upper else "min"}.get(why, why)
     return f"{where}.{field_}"
-
-
-def _conflict_words(problem: Problem, rows: Rows, found: Sequence[conflict.Limit], grouped: Sequence[Any]) -> str:
-    floors = [f for f in found if not f.upper]
-    caps = [f for f in found if f.upper]
-
-    def say(limits: Sequence[conflict.Limit]) -> str:
-        parts = []
-        arms = [f for f in limits if f.arm >= 0]
-        for f in limits:
-            if f.row == 0:
-                parts.append(f"{'the budget' if f.upper else 'spending all of the budget'} {problem.total_budget:,.2f}")
-            elif f.row > 0:
-                limit = rows.high_K[f.row] if f.upper else rows.low_K[f.row]
-                parts.append(f"group {grouped[f.row - 1].id} {'at most' if f.upper else 'at least'} {limit:,.2f}")
-        if arms:
-            total = sum(float((problem.high_C if f.upper else problem.low_C)[f.arm]) for f in arms)
-            which = f"arm {problem.ids[arms[0].arm]}" if len(arms) == 1 else f"{len(arms)} arms together"
-            parts.append(f"{which} {'at most' if arms[0].upper else 'at least'} {total:,.2f}")
-        return " and ".join(parts) or "nothing"
-
-    return f"These limits cannot be kept together: {say(floors)}; but {say(caps)}."
-
-
-def _repair(
-    problem: Problem,
-    rows: Rows,
-    changes: Mapping[tuple[str, int, bool], float],
-    low_names: Sequence[str],
-    high_names: Sequence[str],
-    grouped: Sequence[Any],
-) -> dict[str, Any] | None:
-    if not changes:
-        return None
-    listed = []
-    for (what, index, upper), new in changes.items():
-        if what == "row" and index == 0:
-            name, old = "total_budget", problem.total_budget
-            if not upper:
-                name = "spend_all"
-        elif what == "row":
-            name = f"groups[{grouped[index - 1].index}].{'max' if upper else 'min'}"
-            old = float((rows.high_K if upper else rows.low_K)[index])
-        else:
-            name = (high_names if upper else low_names)[index]
-            old = float((problem.high_C if upper else problem.low_C)[index])
-        row: dict[str, Any] = {"limit": name, "from": old, "to": new}
-        if name == "spend_all":
-            row = {"limit": name, "from": True, "to": False, "spend": new}
-        listed.append(row)
-    total = sum(abs(float(r["to"]) - float(r["from"])) for r in listed if r["limit"] != "spend_all")
-    return {"changes": listed, "money": total}
-
-
-def _hidden_conflict(problem: Problem, limits: Limits, rows: Rows, grouped: Sequence[Any]) -> Plan:
-    """The sums fit, but a ROAS floor cannot be reached or arms that start at a least amount cannot make them up."""
-    from campaigns.domain import general
-
-    floor_names = [f"groups[{g.index}].min_roas" for g in problem.groups if g.min_roas]
-    floor_names += ["min_roas"] if problem.min_roas else []
-    kept = general.smallest(problem, limits, rows)
-    needed = [int(place) for place in np.flatnonzero(kept.floor_F)]
-    names = [floor_names[place] for place in needed]
-    floors = " and ".join(f"{floor_names[place]} {limits.floors[place].roas:g}" for place in needed)
-    words: list[str] = []
-    gate_C = np.zeros(problem.size) if problem.gate_C is None else problem.gate_C
-    own = []
-    for arm in range(problem.size):
-        where, what = f"arms[{arm}]", problem.ids[arm]
-        if kept.low_C[arm]:
-            own.append((_arm_limit(problem, arm, upper=False), f"{what} at least {problem.low_C[arm]:,.2f}"))
-        if kept.high_C[arm]:
-            own.append((_arm_limit(problem, arm, upper=True), f"{what} at most {problem.high_C[arm]:,.2f}"))
-        if kept.gate_C[arm]:
-            own.append((f"{where}.min_if_on", f"{what} nothing or at least {gate_C[arm]:,.2f}"))
-    for row, group in enumerate(grouped, 1):
-        if kept.low_K[row]:
-            own.append((f"groups[{group.index}].min", f"group {group.id} at least {rows.low_K[row]:,.2f}"))
-        if kept.high_K[row]:
-            own.append((f"groups[{group.index}].max", f"group {group.id} at most {rows.high_K[row]:,.2f}"))
-    if kept.low_K[0]:
-        own.append(("spend_all", "spending all of the budget"))
-    if kept.high_K[0]:
-        own.append(("total_budget", f"the budget {problem.total_budget:,.2f}"))
-    names += [name for name, _ in own]
-    words += [said for _, said in own]
-    return Plan(
-        status="infeasible",
-        objective=None,
-        upper_bound=None,
-        gap=None,
-        seconds=0.0,
-        method="search over limits",
-        spend_C=np.zeros(problem.size),
-        conflict=tuple(dict.fromkeys(names)),
-        conflict_words=(
-            f"No plan reaches {floors}{' and keeps ' * bool(words)}{'; '.join(words)}."
-            if needed
-            else f"These limits cannot be kept together: {'; '.join(words)}."
-        )
-        + ("" if kept.smallest else " Whether all of them are needed was not found out in the time given.")
-        if kept.proved
-        else "No plan that keeps all limits was found in the time given, nor a proof that there is none; give more time"
-        " (time_limit_s) or fewer limits.",
-        repair=_repair_hidden(problem, limits, rows, grouped),
-    )
-
-
-def _repair_hidden(problem: Problem, limits: Limits, rows: Rows, grouped: Sequence[Any]) -> dict[str, Any] | None:
-    """Least amounts lowered as little as money allows, then ROAS floors to what can be reached."""
-    from campaigns.domain import general
-
-    listed: list[dict[str, Any]] = []
-    money = 0.0
-    if problem.gate_C is not None:
-        changes, gates = conflict.nearest_gated(rows, problem.low_C, np.minimum(problem.high_C, 1e15), problem.gate_C)
-        first = _repair(problem, rows, changes, [], [], grouped)
-        listed += first["changes"] if first else []
-        money += first["money"] if first else 0.0
-        for arm, new in gates.items():
-            listed.append({"limit": f"arms[{arm}].min_if_on", "from": float(problem.gate_C[arm]), "to": new})
-            money += float(problem.gate_C[arm]) - new
-        gate_C = problem.gate_C.copy()
-        gate_C[list(gates)] = list(gates.values())
-        low_K, high_K = rows.low_K.copy(), rows.high_K.copy()
-        for (_, row, upper), new in changes.items():
-            (high_K if upper else low_K)[row] = new
-        rows = replace(rows, low_K=low_K, high_K=high_K)
-        problem = replace(problem, gate_C=gate_C)
-        limits = replace(limits, budget=float(high_K[0]), spend_all=bool(low_K[0] == high_K[0]))
-    if limits.floors:
-        limits = replace(limits, rows=rows)
-        names = [f"groups[{g.index}].min_roas" for g in problem.groups if g.min_roas]
-        names += ["min_roas"] if problem.min_roas else []
-        reach = general.reachable_floors(problem, limits)
-        listed += [
-            {"limit": name, "from": floor.roas, "to": value}
-            for name, floor, value in zip(names, limits.floors, reach, strict=True)
-            if value < floor.roas
-        ]
-    return {"changes": listed, "money": money} if listed else None
 
 
 # -- from JSON to JSON

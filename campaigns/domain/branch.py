@@ -65,6 +65,7 @@ class Space:
         self.curves, self.weight_C, self.limits = curves, weight_C, limits
         self.worth = curves if weight_C is None else curves.scaled(weight_C)
         self.plain = limits.rows is None and not limits.floors
+        self.rough = 0.0  # what a relaxation may be off by, since more is open anyway
 
     def value(self, spend_C: Array) -> float:
         return float(self.worth.value(spend_C).sum())
@@ -165,14 +166,13 @@ def _concave_run(points: Array, at: float, low: float, high: float) -> tuple[flo
     return max(low, float(points[first, 0])), min(high, float(end))
 
 
-def search(
-    space: Space, low_C: Array, high_C: Array, gate_C: Array | None, gap: float, time_limit_s: float
-) -> Best | None:
-    """The best plan, proved to the asked gap or as far as time allows; None where nothing was found.
+def search(space: Space, low_C: Array, high_C: Array, gate_C: Array | None, gap: float, until: float) -> Best | None:
+    """The best plan, proved to the asked gap or as far as time (``until``, monotonic) allows; None where nothing was found.
 
     Raises nothing: an infeasible problem gives None, and the caller asks why.
     """
     concave = space.is_concave and gate_C is None
+    started = time.monotonic()
     root = space.relax(low_C, high_C, gate_C)
     if root is None or (concave and root.miss > CLOSE):
         return None
@@ -180,20 +180,35 @@ def search(
         value = space.value(root.spend_C)
         bound = max(root.bound, value)
         return Best(root.spend_C, value, bound, root.price_K, root.floor_price_F, 0, space.method)
-    tree = _Tree(space, low_C, high_C, np.zeros(low_C.size) if gate_C is None else gate_C, gap, time_limit_s)
+    tree = _Tree(space, low_C, high_C, np.zeros(low_C.size) if gate_C is None else gate_C, gap, until)
+    tree.step = time.monotonic() - started
     return tree.run(root)
 
 
 class _Tree:
-    def __init__(
-        self, space: Space, low_C: Array, high_C: Array, gate_C: Array, gap: float, time_limit_s: float
-    ) -> None:
+    def __init__(self, space: Space, low_C: Array, high_C: Array, gate_C: Array, gap: float, until: float) -> None:
         self.space, self.low_C, self.high_C, self.gate_C, self.gap = space, low_C, high_C, gate_C, gap
-        self.until = time.monotonic() + time_limit_s
+        self.until = until
+        self.started = time.monotonic()
+        self.step = 0.0  # seconds that a relaxation took, the last one
         self.best_C: Array | None = None
         self.best = -np.inf
         self.prices: tuple[Array, Array] | None = None
         self.nodes = 0
+
+    @property
+    def late(self) -> bool:
+        """Whether one more relaxation would pass the time; half of it is for finding a plan at all."""
+        now = time.monotonic()
+        if self.best_C is None:
+            return now > 0.5 * (self.started + self.until)
+        return now + self.step > self.until
+
+    def _relax(self, low_C: Array, high_C: Array, gate_C: Array | None, near_C: Array) -> Relaxed | None:
+        started = time.monotonic()
+        found = self.space.relax(low_C, high_C, gate_C, None if self.space.plain else near_C)
+        self.step = time.monotonic() - started
+        return found
 
     def run(self, root: Relaxed) -> Best | None:
         heap: list[tuple[float, int, Array, Array, Array, Relaxed]] = []
@@ -204,7 +219,7 @@ class _Tree:
         closed = -np.inf  # bounds of nodes that cannot be split further
         while heap:
             ceiling = max(-heap[0][0], closed)
-            if self._done(ceiling) or time.monotonic() > self.until:
+            if self._done(ceiling) or self.late:
                 break
             _, _, low_C, high_C, gate_C, node = heapq.heappop(heap)
             self.nodes += 1
@@ -213,10 +228,10 @@ class _Tree:
                 closed = max(closed, node.bound)
                 continue
             for low, high, gate in halves:
-                if self.best_C is not None and time.monotonic() > self.until:
+                if self.late:
                     closed = max(closed, node.bound)
                     continue
-                child = self.space.relax(low, high, gate, None if self.space.plain else node.spend_C)
+                child = self._relax(low, high, gate_C=gate, near_C=node.spend_C)
                 if child is None or (child.miss > CLOSE and self._ruled_out(low, high)):
                     continue
                 bound = min(child.bound, node.bound)
@@ -261,6 +276,7 @@ class _Tree:
         """Plans near a relaxed one: itself, and with the arms on chords sent down, up, or to the nearer end."""
         if node.miss <= CLOSE:
             self._take(node.spend_C)
+        self.space.rough = 0.02 * max(node.bound - self.best, 0.0) if self.best_C is not None else 0.0
         above = self._above(node, low_C, high_C, gate_C)
         part = above > 1e-12 * max(abs(node.bound), 1e-300)
         if not part.any() and node.miss <= CLOSE and not self.space.limits.floors:
@@ -268,18 +284,16 @@ class _Tree:
         if self.nodes > 40 and self.nodes % 8:  # deep in the tree a node seldom rounds to a better plan
             return
         pieces = self._touches(node.spend_C, low_C, high_C, gate_C)
-        if self.nodes and time.monotonic() > self.until:
-            return
         choices = [np.zeros(part.size, bool), part]
         if int(part.sum()) > 1:
             choices.append(part & pieces)
         for up in choices:
-            if self.best_C is not None and time.monotonic() > self.until:
+            if self.late:
                 return
             low, high = self.space.stretch(node.spend_C, up, low_C, high_C, gate_C)
             if np.any(low > high):
                 continue
-            plan = self.space.relax(low, high, None, None if self.space.plain else node.spend_C)
+            plan = self._relax(low, high, gate_C=None, near_C=node.spend_C)
             if plan is not None and plan.miss <= CLOSE:
                 self._take(plan.spend_C)
 
@@ -320,10 +334,12 @@ class _Tree:
         """Settle the best plan on its concave stretches: its own prices, and the last digits."""
         spend_C = self.best_C
         assert spend_C is not None  # noqa: S101
+        if self.late and self.step > 0.02 * (self.until - self.started):
+            return
         low, high = self.space.stretch(spend_C, np.zeros(spend_C.size, bool), self.low_C, self.high_C, self.gate_C)
         moved = (spend_C < low) | (spend_C > high)  # on a convex part: keep it where it is
         low, high = np.where(moved, spend_C, low), np.where(moved, spend_C, high)
-        plan = self.space.relax(low, high, None, None if self.space.plain else spend_C)
+        plan = self._relax(low, high, gate_C=None, near_C=spend_C)
         if plan is None or plan.miss > CLOSE:
             return
         self.prices = plan.price_K, plan.floor_price_F

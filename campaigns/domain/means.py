@@ -1,4 +1,8 @@
-"""Plans over curves drawn one by one where only the mean counts: each arm has one curve, the mean of its draws.
+"""Plans over curves drawn one by one, S-shaped ones among them: each arm has one curve, a mean of its draws.
+
+Where risk counts, the mean is a weighted one: CVaR is the least of all weighted means in which no draw of a tenth weighs
+more than it may, so a plan of any such weights bounds every plan. The weights that bound best are found by cutting
+planes (Kelley 1960), each step one relaxed plan; with them the problem is the same as that of the plain mean.
 
 A mean of S-shaped curves is of no kind that has a name, so it is read at nodes and taken for straight between them;
 where the plan comes to stand, nodes are added. What the straight lines miss is bounded apart and added to the bound:
@@ -11,14 +15,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from campaigns.domain import branch
+from campaigns.domain import branch, worlds
 from campaigns.domain.branch import Best, Limits, Relaxed, Space
-from campaigns.domain.curves import HILL, PIECEWISE, Curves, envelope, slope_of, value_of
+from campaigns.domain.curves import HILL, PIECEWISE, envelope, slope_of, value_of
 from campaigns.domain.interior import Rows, onto
 from campaigns.domain.problem import Problem
 from rmn.lib.arrays import Array
@@ -26,21 +31,21 @@ from rmn.lib.arrays import Array
 NODES = 128  # evenly over an arm's range, and as many again by powers
 ZOOM = np.linspace(-2.0, 2.0, 49)  # nodes added around a plan, in steps of the nodes there
 ROUNDS = 4
+STEPS = 40
 
 
 def serve(problem: Problem, limits: Limits) -> bool:
-    """Whether the mean is all that counts and some drawn curve is not concave."""
+    """Whether sales in the draws are all that counts and some drawn curve is not concave."""
     draws = problem.draws
-    if draws is None or not draws.given or problem.periods or problem.risk_aversion > 0 or limits.floors:
+    if draws is None or not draws.given or problem.periods or limits.floors:
         return False
     kind_C = problem.curves.kind_C
     return any(kind_C[arm] == HILL and bool((n > 1).any()) for arm, (_, _, n) in draws.given.items())
 
 
-def search(problem: Problem, limits: Limits) -> Best | None:
-    """The best plan by expected sales with its bound; None where no plan keeps the limits."""
+def search(problem: Problem, limits: Limits, until: float) -> Best | None:
+    """The best plan with its bound, worked on until a time (monotonic); None where no plan keeps the limits."""
     assert problem.draws is not None  # noqa: S101  # serve() saw to it
-    until = time.monotonic() + problem.time_limit_s
     given = dict(problem.draws.given)
     if limits.rows is not None:  # a linear program wants every arm straight: one of a known curve is drawn once
         own = problem.curves
@@ -50,17 +55,19 @@ def search(problem: Problem, limits: Limits) -> Best | None:
     nodes = {arm: _nodes(float(np.median(b)), problem.high_C[arm]) for arm, (_, b, _) in given.items()}
     ends = problem.low_C, problem.high_C, problem.gate_C
     best: Best | None = None
+    weights = _Weights(problem)
     for left in range(ROUNDS, 0, -1):
         for _ in range(3):  # to where the relaxed plan stands, and where the bound is made, before anything is searched
-            means = Means(problem, limits, nodes)
-            root = means.relax(*ends)
+            means = Means(problem, limits, nodes, weights.best_S)
+            root = weights.settle(means, ends, until)
             if root is None:
                 return best
             for arm in given:
                 for at in (root.spend_C[arm], means.worst[arm]):
                     nodes[arm] = _nearer(nodes[arm], at, problem.high_C[arm])
-        room = max((until - time.monotonic()) / left, 0.05)
-        found = branch.search(Means(problem, limits, nodes), *ends, problem.gap, room)
+        now = time.monotonic()
+        means = Means(problem, limits, nodes, weights.best_S)
+        found = branch.search(means, *ends, problem.gap, now + max((until - now) / left, 0.05))
         if found is None:
             return best
         if best is not None:
@@ -73,6 +80,44 @@ def search(problem: Problem, limits: Limits) -> Best | None:
             break
         nodes = {arm: _nearer(x, found.spend_C[arm], problem.high_C[arm]) for arm, x in nodes.items()}
     return best
+
+
+class _Weights:
+    """The weights of draws that bound plans best, as far as they are known: no risk leaves them all the same."""
+
+    def __init__(self, problem: Problem) -> None:
+        assert problem.draws is not None  # noqa: S101
+        size, risk = problem.draws.n, problem.risk_aversion
+        self.best_S = np.full(size, 1.0 / size)
+        self.low, self.high = (1.0 - risk) / size, (1.0 - risk) / size + risk / (worlds.TAIL * size)
+        self.cuts: list[Array] = []
+
+    def settle(self, means: Means, ends: tuple[Array, Array, Array | None], until: float) -> Relaxed | None:
+        """The relaxed plan under the best weights; each plan on the way tells in which draws it is poor."""
+        best: Relaxed | None = None
+        weight_S = self.best_S
+        for _ in range(STEPS):
+            found = means.weighted(weight_S).relax(*ends)
+            if found is None or self.low == self.high or self.high >= 1.0 + self.low:
+                return found
+            if best is None or found.bound < best.bound:
+                best, self.best_S = found, weight_S
+            self.cuts.append(means.totals(found.spend_C, *ends))
+            size = weight_S.size
+            answer = linprog(
+                np.append(np.zeros(size), 1.0),
+                np.column_stack([np.array(self.cuts), -np.ones(len(self.cuts))]),
+                np.zeros(len(self.cuts)),
+                np.append(np.ones(size), 0.0)[None, :],
+                np.ones(1),
+                [(self.low, self.high)] * size + [(None, None)],
+                method="highs",
+            )
+            if answer.status != 0 or best.bound - answer.fun <= 1e-7 * abs(best.bound) or time.monotonic() > until:
+                break
+            weight_S = np.maximum(np.asarray(answer.x[:size], float), 0.0)
+        means.weighted(self.best_S)
+        return best
 
 
 def _nodes(half: float, high: float) -> Array:
@@ -95,22 +140,34 @@ def _nearer(x_G: Array, at: float, high: float) -> Array:
 class Means(Space):
     """Plans over the means of drawn curves, each straight between its nodes."""
 
-    def __init__(self, problem: Problem, limits: Limits, nodes: dict[int, Array]) -> None:
+    def __init__(
+        self, problem: Problem, limits: Limits, nodes: dict[int, Array], weight_S: Array | None = None
+    ) -> None:
         assert problem.draws is not None  # noqa: S101
-        self.own = problem.curves
+        self.own, self.risk, self.size = problem.curves, problem.risk_aversion, problem.draws.n
         self.given = problem.draws.given
-        curves = problem.curves
-        points, self.lift = dict(curves.points), {}
         self.worst: dict[int, float] = {}  # where an arm could gain most, as far as its nodes tell
-        for arm, x_G in nodes.items():
-            points[arm], self.lift[arm] = self._read(arm, x_G)
-        kind_C = curves.kind_C.copy()
+        self.read = {arm: self._read(arm, x_G) for arm, x_G in nodes.items()}
+        self.lift: dict[int, Array] = {}
+        kind_C = problem.curves.kind_C.copy()
         kind_C[list(nodes)] = PIECEWISE
-        lines = Curves(kind_C, curves.scale_C, curves.half_C, curves.exponent_C, points)
+        lines = replace(problem.curves, kind_C=kind_C, points=dict(problem.curves.points))
         super().__init__(lines, problem.weight_C, limits)
+        self.weighted(np.full(self.size, 1.0 / self.size) if weight_S is None else weight_S)
 
-    def _read(self, arm: int, x_G: Array) -> tuple[Array, Array]:
-        """An arm's mean at its nodes, and how far it may stand above each straight part."""
+    def weighted(self, weight_S: Array) -> Means:
+        """With these weights of the draws, which are one in all."""
+        points = dict(self.curves.points)
+        for arm, (x_G, value_SG, over_SG) in self.read.items():
+            own_S = weight_S if len(value_SG) == self.size else np.ones(1)
+            points[arm] = np.column_stack([x_G, np.maximum.accumulate(own_S @ value_SG)])
+            self.lift[arm] = own_S @ over_SG
+        self.curves = replace(self.curves, points=points)
+        self.worth = self.curves if self.weight_C is None else self.curves.scaled(self.weight_C)
+        return self
+
+    def _read(self, arm: int, x_G: Array) -> tuple[Array, Array, Array]:
+        """An arm's nodes, its draws there, and how far each may stand above its straight parts."""
         kind, h_G = int(self.own.kind_C[arm]), np.diff(x_G)
         a, b, n = (v[:, None] for v in self.given[arm])
         value_SG = value_of(kind, a, b, n, x_G[None, :])
@@ -127,19 +184,46 @@ class Means(Space):
             over_SG = h_G * np.clip(part_SG, 0.0, 1.0) * (chord_SG - low_SG)
         if kind == HILL:  # below its bend a curve lies under its chords
             over_SG = np.where(x_G[1:] <= bend, 0.0, over_SG)
-        over_SG = np.where(high_SG > low_SG, over_SG, 0.0)
-        value_G = np.maximum.accumulate(value_SG.mean(0))
-        return np.column_stack([x_G, value_G]), np.maximum(over_SG, 0.0).mean(0)
+        return x_G, value_SG, np.maximum(np.where(high_SG > low_SG, over_SG, 0.0), 0.0)
+
+    def _drawn(self, arm: int, spend: Any) -> Array:
+        a, b, n = self.given[arm]
+        return value_of(int(self.own.kind_C[arm]), a, b, n, np.full(a.size, float(spend)))
+
+    def totals(self, spend_C: Array, low_C: Array, high_C: Array, gate_C: Array | None) -> Array:
+        """What a relaxed plan is worth in each draw: on a chord, its ends in part."""
+        hull = envelope(self.worth, low_C, high_C, gate_C)
+        weight_C = np.ones(spend_C.size) if self.weight_C is None else self.weight_C
+        total_S = np.zeros(self.size)
+        for arm in range(spend_C.size):
+            mine = np.flatnonzero(hull.arm_E == arm)
+            at = float(spend_C[arm])
+            held = mine[(hull.low_E[mine] <= at) & (at <= hull.high_E[mine])]
+            ends = [(at, 1.0)]
+            if held.size and hull.linear_E[held[0]]:
+                left, right = float(hull.low_E[held[0]]), float(hull.high_E[held[0]])
+                part = (at - left) / max(right - left, 1e-300)
+                ends = [(left, 1.0 - part), (right, part)]
+            for spend, part in ends:
+                if arm in self.given:
+                    total_S += part * weight_C[arm] * self._drawn(arm, spend)
+                else:
+                    one = self.own.take(np.array([arm])).value(np.array([spend]))
+                    total_S += part * weight_C[arm] * float(one[0])
+        return total_S
 
     @property
     def method(self) -> str:
         return "dual water-filling over means of draws" if self.plain else "linear program (HiGHS) over means of draws"
 
     def value(self, spend_C: Array) -> float:
-        sales_C = self.curves.value(spend_C)
-        for arm, (a, b, n) in self.given.items():
-            sales_C[arm] = float(value_of(int(self.own.kind_C[arm]), a, b, n, np.full(a.size, spend_C[arm])).mean())
-        return float((sales_C if self.weight_C is None else self.weight_C * sales_C).sum())
+        weight_C = np.ones(spend_C.size) if self.weight_C is None else self.weight_C
+        known_C = np.isin(np.arange(spend_C.size), list(self.given), invert=True)
+        total_S = np.full(self.size, float((weight_C * self.curves.value(spend_C))[known_C].sum()))
+        for arm in self.given:
+            total_S += weight_C[arm] * self._drawn(arm, spend_C[arm])
+        mean = float(total_S.mean())
+        return mean if not self.risk else (1 - self.risk) * mean + self.risk * worlds.cvar(total_S)
 
     def relax(self, low_C: Array, high_C: Array, gate_C: Array | None, near_C: Array | None = None) -> Relaxed | None:
         rows = self.limits.rows

@@ -109,7 +109,7 @@ def _allocate(problem: Problem) -> Plan:
     if is_general(problem):
         return _over_worlds(problem, limits, places, until)
     space = Space(problem.curves, problem.weight_C, limits)
-    best = branch.search(space, problem.low_C, problem.high_C, problem.gate_C, problem.gap, problem.time_limit_s)
+    best = branch.search(space, problem.low_C, problem.high_C, problem.gate_C, problem.gap, until)
     if best is None:
         return infeasible(problem, limits, until)
     return plan_of(problem, limits, places, best)
@@ -123,15 +123,15 @@ def is_general(problem: Problem) -> bool:
 def _over_worlds(problem: Problem, limits: Limits, places: Sequence[tuple[int, str]], until: float) -> Plan:
     from campaigns.domain import means, worlds
 
-    space = worlds.Worlds(problem, limits)
+    space = worlds.Worlds(problem, limits, until)
     rows = space.rows
     if not conflict.sums_fit(rows, problem.low_C, problem.high_C):
         return infeasible(problem, limits, until)
     bounds = space.bounds(problem.low_C, problem.high_C, problem.gate_C)
     if means.serve(problem, limits):
-        best = means.search(problem, limits)
+        best = means.search(problem, limits, until)
     else:
-        best = branch.search(space, *bounds, problem.gap, problem.time_limit_s)
+        best = branch.search(space, *bounds, problem.gap, until)
     if best is None:
         return infeasible(problem, limits, until)
     points_J = best.spend_C

@@ -78,11 +78,11 @@ def cvar(total_S: Array) -> float:
 class Worlds(Space):
     """Plans as points; see the module. Arms come first in the points' order, their weeks in a row."""
 
-    def __init__(self, problem: Problem, limits: Limits) -> None:
-        self.problem, self.limits, self.plain = problem, limits, False
+    def __init__(self, problem: Problem, limits: Limits, until: float = np.inf) -> None:
+        self.problem, self.limits, self.plain, self.rough = problem, limits, False, 0.0
         self.weeks = problem.periods.weeks if problem.periods else 1
         self.risk = problem.risk_aversion
-        self.until = time.monotonic() + problem.time_limit_s
+        self.until = until
         size, weeks = problem.size, self.weeks
         arm_J = np.repeat(np.arange(size), weeks)
         self.carry_C = problem.periods.carry_C if problem.periods else np.zeros(size)
@@ -447,6 +447,7 @@ class _Model:
     def solve(self, slack: float) -> tuple[Array, Array, Array, Array] | None:
         """Points, multipliers of the linear limits, of the floors and of the draws; None where nothing fits."""
         for _ in range(ROUNDS):
+            started = time.monotonic()
             found = self._once(slack)
             if found is None:
                 return None
@@ -455,8 +456,15 @@ class _Model:
             if self.own.at_K.size:
                 over_own = self.own.over(sales_own, t_J[self.own.at_K])
                 over += float(self.worlds.weight_J[self.own.at_K] @ over_own) / self.worlds.draws.size
-            if over <= 0.1 * self.worlds.problem.gap * self.worth or time.monotonic() > self.worlds.until:
-                break  # the bound of any multipliers holds
+            # the bound of any multipliers holds; where hulls stand above their curves, sharper tangents help little
+            gate_J = np.zeros(t_J.size) if self.gate_J is None else self.gate_J
+            apart = 0.0
+            if not self.worlds.is_concave:
+                apart = float(self.worlds.above(t_J, self.low_J, self.high_J, gate_J).sum())
+            took, now = time.monotonic() - started, time.monotonic()
+            enough = max(0.1 * self.worlds.problem.gap * self.worth, 0.1 * apart, self.worlds.rough)
+            if over <= enough or now + 2.0 * took > self.worlds.until:
+                break
             for one in (self.shared, self.own):
                 one.refine(t_J[one.at_K])
         return t_J, y_R, nu_F, w_S

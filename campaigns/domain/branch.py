@@ -276,7 +276,7 @@ class _Tree:
         """Plans near a relaxed one: itself, and with the arms on chords sent down, up, or to the nearer end."""
         if node.miss <= CLOSE:
             self._take(node.spend_C)
-        self.space.rough = 0.02 * max(node.bound - self.best, 0.0) if self.best_C is not None else 0.0
+        self.space.rough = 0.1 * max(node.bound - self.best, 0.0) if self.best_C is not None else 0.0
         above = self._above(node, low_C, high_C, gate_C)
         part = above > 1e-12 * max(abs(node.bound), 1e-300)
         if not part.any() and node.miss <= CLOSE and not self.space.limits.floors:

@@ -31,7 +31,7 @@ from rmn.lib.arrays import Array
 NODES = 128  # evenly over an arm's range, and as many again by powers
 ZOOM = np.linspace(-2.0, 2.0, 49)  # nodes added around a plan, in steps of the nodes there
 ROUNDS = 4
-STEPS = 40
+STEPS = 6
 
 
 def serve(problem: Problem, limits: Limits) -> bool:
@@ -55,19 +55,21 @@ def search(problem: Problem, limits: Limits, until: float) -> Best | None:
     nodes = {arm: _nodes(float(np.median(b)), problem.high_C[arm]) for arm, (_, b, _) in given.items()}
     ends = problem.low_C, problem.high_C, problem.gate_C
     best: Best | None = None
-    weights = _Weights(problem)
+    weight_S = None
     for left in range(ROUNDS, 0, -1):
         for _ in range(3):  # to where the relaxed plan stands, and where the bound is made, before anything is searched
-            means = Means(problem, limits, nodes, weights.best_S)
-            root = weights.settle(means, ends, until)
+            means = Means(problem, limits, nodes, weight_S)
+            root = means.relax(*ends)
             if root is None:
                 return best
+            weight_S = means.weight_S
             for arm in given:
                 for at in (root.spend_C[arm], means.worst[arm]):
                     nodes[arm] = _nearer(nodes[arm], at, problem.high_C[arm])
         now = time.monotonic()
-        means = Means(problem, limits, nodes, weights.best_S)
-        found = branch.search(means, *ends, problem.gap, now + max((until - now) / left, 0.05))
+        found = branch.search(
+            Means(problem, limits, nodes, weight_S), *ends, problem.gap, now + max((until - now) / left, 0.05)
+        )
         if found is None:
             return best
         if best is not None:
@@ -80,44 +82,6 @@ def search(problem: Problem, limits: Limits, until: float) -> Best | None:
             break
         nodes = {arm: _nearer(x, found.spend_C[arm], problem.high_C[arm]) for arm, x in nodes.items()}
     return best
-
-
-class _Weights:
-    """The weights of draws that bound plans best, as far as they are known: no risk leaves them all the same."""
-
-    def __init__(self, problem: Problem) -> None:
-        assert problem.draws is not None  # noqa: S101
-        size, risk = problem.draws.n, problem.risk_aversion
-        self.best_S = np.full(size, 1.0 / size)
-        self.low, self.high = (1.0 - risk) / size, (1.0 - risk) / size + risk / (worlds.TAIL * size)
-        self.cuts: list[Array] = []
-
-    def settle(self, means: Means, ends: tuple[Array, Array, Array | None], until: float) -> Relaxed | None:
-        """The relaxed plan under the best weights; each plan on the way tells in which draws it is poor."""
-        best: Relaxed | None = None
-        weight_S = self.best_S
-        for _ in range(STEPS):
-            found = means.weighted(weight_S).relax(*ends)
-            if found is None or self.low == self.high or self.high >= 1.0 + self.low:
-                return found
-            if best is None or found.bound < best.bound:
-                best, self.best_S = found, weight_S
-            self.cuts.append(means.totals(found.spend_C, *ends))
-            size = weight_S.size
-            answer = linprog(
-                np.append(np.zeros(size), 1.0),
-                np.column_stack([np.array(self.cuts), -np.ones(len(self.cuts))]),
-                np.zeros(len(self.cuts)),
-                np.append(np.ones(size), 0.0)[None, :],
-                np.ones(1),
-                [(self.low, self.high)] * size + [(None, None)],
-                method="highs",
-            )
-            if answer.status != 0 or best.bound - answer.fun <= 1e-7 * abs(best.bound) or time.monotonic() > until:
-                break
-            weight_S = np.maximum(np.asarray(answer.x[:size], float), 0.0)
-        means.weighted(self.best_S)
-        return best
 
 
 def _nodes(half: float, high: float) -> Array:
@@ -157,6 +121,7 @@ class Means(Space):
 
     def weighted(self, weight_S: Array) -> Means:
         """With these weights of the draws, which are one in all."""
+        self.weight_S = weight_S
         points = dict(self.curves.points)
         for arm, (x_G, value_SG, over_SG) in self.read.items():
             own_S = weight_S if len(value_SG) == self.size else np.ones(1)
@@ -226,6 +191,40 @@ class Means(Space):
         return mean if not self.risk else (1 - self.risk) * mean + self.risk * worlds.cvar(total_S)
 
     def relax(self, low_C: Array, high_C: Array, gate_C: Array | None, near_C: Array | None = None) -> Relaxed | None:
+        """The relaxed plan under the weights that bound best; each plan on the way tells in which draws it is poor."""
+        best = self._mean(low_C, high_C, gate_C, near_C)
+        least, most = (
+            (1.0 - self.risk) / self.size,
+            (1.0 - self.risk) / self.size + self.risk / (worlds.TAIL * self.size),
+        )
+        if best is None or least == most:
+            return best
+        found, chosen_S, cuts = best, self.weight_S, []
+        for _ in range(STEPS):
+            cuts.append(self.totals(found.spend_C, low_C, high_C, gate_C))
+            answer = linprog(
+                np.append(np.zeros(self.size), 1.0),
+                np.column_stack([np.array(cuts), -np.ones(len(cuts))]),
+                np.zeros(len(cuts)),
+                np.append(np.ones(self.size), 0.0)[None, :],
+                np.ones(1),
+                [(least, most)] * self.size + [(None, None)],
+                method="highs",
+            )
+            if answer.status != 0 or best.bound - answer.fun <= max(1e-7 * abs(best.bound), self.rough):
+                break
+            self.weighted(np.maximum(np.asarray(answer.x[: self.size], float), 0.0))
+            again = self._mean(low_C, high_C, gate_C, near_C)
+            if again is None:
+                break
+            found = again
+            if found.bound < best.bound:
+                best, chosen_S = found, self.weight_S
+        self.weighted(chosen_S)
+        return best
+
+    def _mean(self, low_C: Array, high_C: Array, gate_C: Array | None, near_C: Array | None) -> Relaxed | None:
+        """The relaxed plan under the weights as they are."""
         rows = self.limits.rows
         if rows is None:
             found = super().relax(low_C, high_C, gate_C, near_C)

@@ -117,7 +117,8 @@ def smallest(asked: Asked, elastic: Elastic, until: float) -> Conflict:
         kept.high_K[0] = True  # to spend all of the budget names its amount
     if kept.count <= 2:
         return Conflict(kept)
-    return _fewest(asked, elastic, kept, until)
+    now = monotonic()
+    return _fewest(asked, elastic, kept, now + 0.5 * max(until - now, 0.0))
 
 
 def _fewest(asked: Asked, elastic: Elastic, kept: Kept, until: float) -> Conflict:

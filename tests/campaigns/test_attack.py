@@ -83,7 +83,7 @@ def test_no_local_search_finds_more_than_the_bound(seed: int) -> None:
 def contradictory() -> list[tuple[dict, dict]]:
     found = []
     for seed in range(90):
-        asked = attack.problem(seed) | {"min_roas": None}
+        asked = attack.problem(seed) | {"min_roas": None, "time_limit_s": 600.0}
         for group in asked["groups"]:
             group["min_roas"] = None
         plan = optimizer.solve(asked)

@@ -76,3 +76,30 @@ def test_what_straight_lines_miss_is_never_more_than_was_added() -> None:
             spend[:, arm] = between
             true = np.array([means.value(row) for row in spend])
             assert np.all(true <= lines + means.lift[arm][part] + 1e-9 * points[-1, 1])
+
+
+@pytest.mark.parametrize(("n", "groups"), [(3, False), (8, False), (8, True)])
+def test_risk_over_drawn_s_curves_is_planned_to_a_small_gap(n: int, *, groups: bool) -> None:
+    given = drawn(n, 1, groups=groups) | {"risk_aversion": 0.5}
+    plan = optimizer.solve(given)
+    assert 0 <= plan["gap"] <= 1e-4
+    assert plan["objective"] == pytest.approx(0.5 * plan["risk"]["mean"] + 0.5 * plan["risk"]["cvar"], rel=1e-9)
+    assert plan["total_spend"] == pytest.approx(given["total_budget"], rel=1e-9)
+
+
+@pytest.mark.parametrize("risk", [0.3, 1.0])
+def test_the_averse_plan_is_the_best_of_two_arms_by_trying(risk: float) -> None:
+    given = drawn(2, 3) | {"risk_aversion": risk}
+    problem, plan = read(given), optimizer.solve(given)
+    assert problem.draws is not None
+    first = np.linspace(max(problem.low_C[0], problem.total_budget - problem.high_C[1]), min(problem.high_C[0], problem.total_budget), 400)  # fmt: skip
+    tried = -np.inf
+    for x in first:
+        spend = (x, problem.total_budget - x)
+        totals = np.zeros(problem.draws.n)
+        for arm, (a, b, n) in problem.draws.given.items():
+            totals += a * spend[arm] ** n / (b**n + spend[arm] ** n)
+        tail = np.sort(totals)[: problem.draws.n // 10].mean()
+        tried = max(tried, (1 - risk) * float(totals.mean()) + risk * float(tail))
+    assert tried <= plan["upper_bound"] * (1 + 1e-12)
+    assert plan["objective"] >= tried * (1 - 1e-6)

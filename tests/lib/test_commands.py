@@ -52,11 +52,17 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
     assert list(read_jsonl(tmp_path / "out.jsonl")) == rows
 
 
-def test_short_work_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_work_shows_no_progress_and_long_work_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.9, 30.0])
+    monkeypatch.setattr("rmn.lib.commands.time.monotonic", lambda: next(clock))
     meter = Meter(what="reading", total=10)
     meter.show(5)
-    meter.close()
     assert capsys.readouterr().err == ""
+    meter.show(8)
+    meter.close()
+    assert capsys.readouterr().err == "reading  80% 30 s\n"
 
 
 @pytest.mark.parametrize("arguments", [["load_sample_data", "--nonsense"], ["serve", "--port", "x"]])

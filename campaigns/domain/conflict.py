@@ -273,9 +273,10 @@ class _Master:
 def _sums(rows: Rows, elastic: Elastic, plan: Nearest) -> Array:
     """Spend by cell."""
     cells = rows.in_cell_KM.shape[1]
-    sums_M = np.bincount(elastic.cell_U, weights=plan.unit_U, minlength=cells)
-    sums_M += np.bincount(rows.cell_C[elastic.alone], weights=plan.alone_A, minlength=cells)
-    return np.asarray(sums_M, float)
+    sums_M = np.zeros(cells)
+    np.add.at(sums_M, elastic.cell_U, plan.unit_U)
+    np.add.at(sums_M, rows.cell_C[elastic.alone], plan.alone_A)
+    return sums_M
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Plans over curves drawn one by one, S-shaped ones among them: each arm has one curve, a mean of its draws.
 
-Where risk counts, the mean is a weighted one: CVaR is the least of all weighted means in which no draw of a tenth weighs
-more than it may, so a plan of any such weights bounds every plan. The weights that bound best are found by cutting
+Where risk counts, the mean is a weighted one: CVaR is the least of all weighted means in which no draw weighs
+more than its part of the tail, so a plan of any such weights bounds every plan. The weights that bound best are found by cutting
 planes (Kelley 1960), each step one relaxed plan; with them the problem is the same as that of the plain mean.
 
 A mean of S-shaped curves is of no kind that has a name, so it is read at nodes and taken for straight between them;
@@ -109,6 +109,7 @@ class Means(Space):
     ) -> None:
         assert problem.draws is not None  # noqa: S101
         self.own, self.risk, self.size = problem.curves, problem.risk_aversion, problem.draws.n
+        self.tail = worlds.tail_of(problem)
         self.given = problem.draws.given
         self.worst: dict[int, float] = {}  # where an arm could gain most, as far as its nodes tell
         self.read = {arm: self._read(arm, x_G) for arm, x_G in nodes.items()}
@@ -188,14 +189,14 @@ class Means(Space):
         for arm in self.given:
             total_S += weight_C[arm] * self._drawn(arm, spend_C[arm])
         mean = float(total_S.mean())
-        return mean if not self.risk else (1 - self.risk) * mean + self.risk * worlds.cvar(total_S)
+        return mean if not self.risk else (1 - self.risk) * mean + self.risk * worlds.cvar(total_S, self.tail)
 
     def relax(self, low_C: Array, high_C: Array, gate_C: Array | None, near_C: Array | None = None) -> Relaxed | None:
         """The relaxed plan under the weights that bound best; each plan on the way tells in which draws it is poor."""
         best = self._mean(low_C, high_C, gate_C, near_C)
         least, most = (
             (1.0 - self.risk) / self.size,
-            (1.0 - self.risk) / self.size + self.risk / (worlds.TAIL * self.size),
+            (1.0 - self.risk) / self.size + self.risk / (self.tail * self.size),
         )
         if best is None or least == most:
             return best

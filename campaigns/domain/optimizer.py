@@ -145,8 +145,8 @@ def _over_worlds(problem: Problem, limits: Limits, places: Sequence[tuple[int, s
         extra["risk"] = {
             "draws": space.draws.size,
             "mean": float(total_S.mean()),
-            "cvar": worlds.cvar(total_S),
-            "tail": worlds.TAIL,
+            "cvar": worlds.cvar(total_S, space.tail),
+            "tail": space.tail,
             "worst": float(total_S.min()),
         }
         last_C = problem.last_C

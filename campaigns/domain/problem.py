@@ -24,7 +24,7 @@ MOST_EXPONENT = 100.0
 PATIENCE_S = 20.0  # how long a proof is looked for, where the problem does not say
 ROOM = 1.0 + 1e-9  # an arm that only the budget stops has a little room above it, so that the budget is what binds
 PROBLEM_KEYS = {
-    "total_budget", "currency", "spend_all", "gap", "min_roas", "risk_aversion", "draws", "periods", "arms", "groups",
+    "total_budget", "currency", "spend_all", "gap", "min_roas", "risk_aversion", "risk_tail", "draws", "periods", "arms", "groups",
     "time_limit_s", "name", "note",
 }  # fmt: skip
 ARM_KEYS = {
@@ -88,6 +88,7 @@ class Problem:
     gap: float = 1e-6
     min_roas: float | None = None
     risk_aversion: float = 0.0
+    risk_tail: float = 0.1  # CVaR is the mean of so large a part of the draws, the worst; at 0 of the worst alone
     time_limit_s: float = 20.0
     gate_C: Array | None = None  # min_if_on: nothing or at least this
     margin_C: Array | None = None
@@ -279,6 +280,7 @@ def read(given: object) -> Problem:
         gap=1e-6 if gap is None else number(gap, "gap", above=0, high=1),
         min_roas=optional(given.get("min_roas"), "min_roas", low=0),
         risk_aversion=risk,
+        risk_tail=number(0.1 if given.get("risk_tail") is None else given["risk_tail"], "risk_tail", low=0, high=1),
         time_limit_s=number(given.get("time_limit_s", PATIENCE_S), "time_limit_s", above=0),
         gate_C=np.array(columns.gate) if any(columns.gate) else None,
         margin_C=None

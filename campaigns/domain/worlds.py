@@ -6,7 +6,7 @@ is). An arm's spend is linear in its points, so limits stay linear. A week's cur
 ``f(W t) / W``. Sales are those inside the period.
 
 Under draws the objective is ``(1 - l) mean + l CVaR`` of the total over draws (CVaR: the mean of the worst
-tenth). CVXPY solves the relaxation in which each curve is replaced by its hull: Clarabel where hulls are second-order
+part of the draws, a tenth where nothing else is asked). CVXPY solves the relaxation in which each curve is replaced by its hull: Clarabel where hulls are second-order
 cones, HiGHS where none is. Hulls that no such cone represents are kept above by tangents, added where the answer
 stands. Its multipliers, made
 admissible, give the bound ``max_t sum of weighted hulls - y (A t - b)``, computed exactly point by point: what
@@ -34,7 +34,6 @@ from campaigns.domain.interior import Rows, onto
 from campaigns.domain.problem import Problem
 from rmn.lib.arrays import Array, BoolArray, IntArray
 
-TAIL = 0.1  # CVaR is the mean of the worst tenth
 ROUNDS = 12
 TANGENTS = np.concatenate([[0.0, 1.0], np.geomspace(1e-3, 1.0, 9)[:-1]])
 KEPT = 40  # tangents of a hull, those nearest to the answer
@@ -67,10 +66,15 @@ def drawn(problem: Problem) -> Draws:
     return Draws(ratio_SC / ratio_SC.mean(0), own, asked.n)
 
 
-def cvar(total_S: Array) -> float:
-    """Mean of the worst tenth, the last draw in it in part."""
+def tail_of(problem: Problem) -> float:
+    """The part of the draws whose mean is CVaR: one draw at least, and then it is the worst case."""
+    return problem.risk_tail if problem.draws is None else max(problem.risk_tail, 1.0 / problem.draws.n)
+
+
+def cvar(total_S: Array, tail: float) -> float:
+    """Mean of the worst part of the draws, the last draw in it in part."""
     ordered_S = np.sort(total_S)
-    left = TAIL * ordered_S.size
+    left = tail * ordered_S.size
     share_S = np.clip(left - np.arange(ordered_S.size), 0.0, 1.0)
     return float(share_S @ ordered_S) / left
 
@@ -81,7 +85,7 @@ class Worlds(Space):
     def __init__(self, problem: Problem, limits: Limits, until: float = np.inf) -> None:
         self.problem, self.limits, self.plain, self.rough = problem, limits, False, 0.0
         self.weeks = problem.periods.weeks if problem.periods else 1
-        self.risk = problem.risk_aversion
+        self.risk, self.tail = problem.risk_aversion, tail_of(problem)
         self.until = until
         size, weeks = problem.size, self.weeks
         arm_J = np.repeat(np.arange(size), weeks)
@@ -216,7 +220,7 @@ class Worlds(Space):
         weight_C = np.ones(self.problem.size) if self.problem.weight_C is None else self.problem.weight_C
         total_S = self.outcomes(spend_C) @ weight_C
         mean = float(total_S.mean())
-        return mean if not self.risk else (1 - self.risk) * mean + self.risk * cvar(total_S)
+        return mean if not self.risk else (1 - self.risk) * mean + self.risk * cvar(total_S, self.tail)
 
     def keeps_floors(self, spend_C: Array) -> bool:
         return self._floor_miss(spend_C) <= 1e-9
@@ -499,7 +503,7 @@ class _Model:
                 total = total + sparse.csr_matrix((weight[self.own.at_K], place), shape=(S, self.own.at_K.size)) @ z
             below = q >= u - total
             limits += [below, q >= 0]
-            goal = (1 - risk) * mean + risk * (u - cp.sum(q) / (TAIL * S))
+            goal = (1 - risk) * mean + risk * (u - cp.sum(q) / (worlds.tail * S))
         floors = [self._floor(floor, slack, t, y, z) for floor in worlds.limits.floors]
         A, low_R, high_R = worlds.matrix
         scale_R = 1.0 / np.maximum(np.asarray(abs(A) @ (self.high_J - self.low_J)), 1e-12 * self.money)
@@ -529,7 +533,7 @@ class _Model:
         ):
             y_R[at] += sign * np.atleast_1d(side.dual_value) * scale_R[at] * worth
         nu_F = np.array([max(float(floor.dual_value), 0.0) for floor in floors])
-        w_S = _admissible(np.asarray(below.dual_value, float), risk) if below is not None else np.zeros(S)
+        w_S = _admissible(np.asarray(below.dual_value, float), risk, worlds.tail) if below is not None else np.zeros(S)
         t_J = np.clip(np.asarray(t.value, float), self.low_J, self.high_J)
         return (
             t_J,
@@ -584,9 +588,9 @@ class _Model:
         return total
 
 
-def _admissible(w_S: Array, risk: float) -> Array:
-    """The nearest weights that CVaR allows: at least 0, at most risk / (TAIL S) each, risk in all."""
-    most = risk / (TAIL * w_S.size)
+def _admissible(w_S: Array, risk: float, tail: float) -> Array:
+    """The nearest weights that CVaR allows: at least 0, at most risk / (tail S) each, risk in all."""
+    most = risk / (tail * w_S.size)
     low, high = -float(np.abs(w_S).max()) - most, float(np.abs(w_S).max()) + most
     for _ in range(200):
         shift = 0.5 * (low + high)

@@ -121,7 +121,7 @@ def test_averting_risk_gives_mean_for_tail_and_its_objective_is_their_mixture() 
 
 
 def test_the_mean_of_the_worst_tenth_counts_the_last_draw_in_part() -> None:
-    assert worlds.cvar(np.arange(1.0, 16.0)) == pytest.approx((1 + 0.5 * 2) / 1.5)
+    assert worlds.cvar(np.arange(1.0, 16.0), 0.1) == pytest.approx((1 + 0.5 * 2) / 1.5)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -198,3 +198,37 @@ def test_a_problem_over_weeks_that_cannot_be_kept_says_why() -> None:
     )
     assert plan["status"] == "infeasible"
     assert plan["conflict"] == ["total_budget", "arms[0].min"]
+
+
+def test_the_worst_case_alone_can_be_planned_for() -> None:
+    given = budgets.problem(6, 3, "michaelis_menten", "log")
+    for place, arm in enumerate(given["arms"]):
+        arm["std"] = {"scale": arm["curve"]["scale"] * (0.6 if place % 2 else 0.05)}
+    given |= {"draws": {"n": 100, "seed": 4}, "risk_aversion": 1.0}
+    tenth = optimizer.solve(given)
+    worst = optimizer.solve(given | {"risk_tail": 0})
+    assert worst["status"] == "optimal"
+    assert worst["objective"] == pytest.approx(worst["risk"]["worst"], rel=1e-9)
+    assert worst["risk"]["worst"] > tenth["risk"]["worst"]
+    assert worst["risk"]["cvar"] <= tenth["risk"]["cvar"]
+    kept(given, worst)
+
+
+def test_what_weeks_and_draws_ask_for_ends_with_the_time_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each relaxation takes as long as a clock of our own says: none is begun that would end too late."""
+    from campaigns.domain import branch
+
+    clock = [0.0]
+    monkeypatch.setattr(branch.time, "monotonic", lambda: clock[0])
+    relax = worlds.Worlds.relax
+
+    def slow(*args: Any, **named: Any) -> Any:
+        clock[0] += 1.0
+        return relax(*args, **named)
+
+    monkeypatch.setattr(worlds.Worlds, "relax", slow)
+    given = budgets.problem(6, 3, "hill") | {"periods": {"weeks": 2, "adstock": {"t0": 0.4}}, "gap": 1e-13}
+    plan = optimizer.solve(given | {"time_limit_s": 8.0})
+    assert plan["objective"] > 0
+    assert plan["upper_bound"] >= plan["objective"]
+    assert clock[0] <= 8.0

@@ -286,12 +286,13 @@ class Elastic:
 
     def solve(self, hard: Kept, until: float, *, soft: bool = True) -> Nearest:
         """The plan nearest to all limits that keeps the hard ones; with ``soft`` off the others are not looked at."""
+        last: Nearest | None = None
         for _ in range(ROUNDS):
             program = Program()
             units, alone, uncovered = self._write(program, hard, soft)
             fits, x, best = program.solve(until)
             if not fits:
-                return Nearest(fits)
+                return last if fits is None and last is not None else Nearest(fits)
             spent = [[float(x[run[0]]) for run in runs] for runs in alone]
             total = np.array([sum(parts) for parts in spent])
             over = 0.0  # how much more the lines say than the curves
@@ -305,17 +306,18 @@ class Elastic:
             for place, column in enumerate(uncovered):
                 if column is not None:
                     over = max(over, float(short_F[place]) - (float(x[column]) if column >= 0 else 0.0))
-            if over <= CURVED or monotonic() > until:
+            kept = over <= CURVED
+            last = Nearest(
+                True if kept or not hard.floor_F.any() else None,
+                x[units] * self.money,
+                np.maximum(total, 0.0) * self.money,
+                (float(np.dot(program.cost, x)) + self.floor_weight * max(over, 0.0)) * self.money,
+                proved=best and kept,
+            )
+            if kept or monotonic() > until:
                 break
-        distance = float(np.dot(program.cost, x)) + self.floor_weight * max(over, 0.0)
-        kept = over <= CURVED
-        return Nearest(
-            True if kept or not hard.floor_F.any() else None,
-            x[units] * self.money,
-            np.maximum(total, 0.0) * self.money,
-            distance * self.money,
-            proved=best and kept,
-        )
+        assert last is not None  # noqa: S101
+        return last
 
     def short(self, alone_A: Array) -> Array:
         """Spend that each ROAS floor's sales leave uncovered, in units of the program."""

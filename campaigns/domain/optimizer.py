@@ -233,7 +233,7 @@ def infeasible(problem: Problem, limits: Limits, until: float) -> Plan:
     patience = max(until - started, 0.1 * problem.time_limit_s)
     found = conflict.smallest(asked, elastic, started + 0.6 * patience)
     took = time.monotonic() - started
-    repair = conflict.nearest(asked, elastic, started + patience)
+    repair = conflict.nearest(asked, Elastic(asked), started + patience)
     names = _Names(problem, asked)
     return Plan(
         status="infeasible",
@@ -298,12 +298,17 @@ class _Names:
                 " time (time_limit_s) or fewer limits."
             )
         limits = self.limits(found.kept)
-        floors = [limit for limit in limits if limit[0] in ("gate", "floor") or not limit[2]]
+        floors = [limit for limit in limits if limit[0] == "gate" or not limit[2]]
         caps = [limit for limit in limits if limit not in floors and limit != ("row", 0, True)]
         if ("row", 0, True) in limits and ("row", 0, False) not in limits:
             caps = [("row", 0, True), *caps]
-        told = f"These limits cannot be kept together: {self._say(floors)}"
-        told += f"; but {self._say(caps)}." if caps else "."
+        asked = [limit for limit in limits if limit[0] == "floor"]
+        if asked:
+            rest = [limit for limit in limits if limit not in asked]
+            told = f"No plan reaches {self._say(asked)}" + (f" and keeps {self._say(rest)}." if rest else ".")
+        else:
+            told = f"These limits cannot be kept together: {self._say(floors)}"
+            told += f"; but {self._say(caps)}." if caps else "."
         if not found.smallest:
             told += f" No smaller set of limits that contradict each other was found within {took:.1f} s."
         return told

@@ -151,7 +151,7 @@ def least_distance(given: dict[str, Any], kept: set[str] | None = None) -> float
 @pytest.mark.parametrize("block", range(4))
 def test_a_repair_is_the_nearest_of_all_whatever_kinds_of_limits_it_needs(block: int, *, floors: bool) -> None:
     seen = 0
-    for seed in range(100 * block, 100 * block + 25):
+    for seed in range(100 * block, 100 * block + 15):
         given = contradictory(seed, 8, 4, floors=floors)
         plan = optimizer.solve(given)
         least = least_distance(given)
@@ -165,7 +165,7 @@ def test_a_repair_is_the_nearest_of_all_whatever_kinds_of_limits_it_needs(block:
         assert repair["money"] == pytest.approx(sum(change["money"] for change in repair["changes"]))
         after = optimizer.solve(attack.repaired(given, repair["changes"]))
         assert after["status"] != "infeasible", (seed, repair)
-    assert seen >= 5
+    assert seen >= 3
 
 
 def test_a_repair_moves_no_more_money_than_its_changes_say() -> None:

@@ -80,7 +80,7 @@ def test_what_straight_lines_miss_is_never_more_than_was_added() -> None:
 
 @pytest.mark.parametrize(("n", "groups"), [(3, False), (8, False), (8, True)])
 def test_risk_over_drawn_s_curves_is_planned_to_a_small_gap(n: int, *, groups: bool) -> None:
-    given = drawn(n, 1, groups=groups) | {"risk_aversion": 0.5}
+    given = drawn(n, 1, groups=groups) | {"risk_aversion": 0.5, "gap": 1e-4}
     plan = optimizer.solve(given)
     assert 0 <= plan["gap"] <= 1e-4
     assert plan["objective"] == pytest.approx(0.5 * plan["risk"]["mean"] + 0.5 * plan["risk"]["cvar"], rel=1e-9)

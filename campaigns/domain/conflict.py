@@ -14,15 +14,16 @@ Sources: Ignatiev et al. (2015), smallest MUS extraction with minimal hitting se
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
 
-from campaigns.domain.elastic import BROKEN, Asked, Elastic, Kept, Nearest, Program
-from campaigns.domain.interior import Rows
+from campaigns.domain.curves import envelope
+from campaigns.domain.elastic import BROKEN, FINE, Asked, Elastic, Kept, Nearest, Program
+from campaigns.domain.interior import Rows, solve
 from rmn.lib.arrays import Array, BoolArray, IntArray
 
 SLACK = 1e-10  # of the largest limit: what counts as kept
@@ -70,6 +71,25 @@ class Conflict:
     smallest: bool = True  # that no set of fewer does; else none was found in the time given
 
 
+def _quickly(asked: Asked, kept: Kept, far: float) -> bool | None:
+    """Whether some limits can be kept, where the interior point finds that out at once: concave curves, no gates."""
+    if not kept.floor_F.any() or kept.gate_C.any() or asked.curves is None or not asked.curves.concave_C.all():
+        return None
+    low_C = np.where(kept.low_C, asked.low_C, 0.0)
+    high_C = np.maximum(np.minimum(np.where(kept.high_C, asked.high_C, np.inf), far), low_C)
+    low_K = np.where(kept.low_K, asked.rows.low_K, -np.inf)
+    high_K = np.maximum(np.minimum(np.where(kept.high_K, asked.rows.high_K, np.inf), far), low_K)
+    rows = replace(asked.rows, low_K=low_K, high_K=high_K)
+    if not sums_fit(rows, low_C, high_C):
+        return False
+    floors = tuple(floor for floor, keep in zip(asked.floors, kept.floor_F, strict=True) if keep)
+    pieces = envelope(asked.curves, low_C, high_C)
+    found = solve(pieces, None, rows, floors, pieces.base_value_C)
+    if found.impossible:
+        return False
+    return True if max(found.miss, found.floor_miss) <= 1e-9 else None
+
+
 def smallest(asked: Asked, elastic: Elastic, until: float) -> Conflict:
     """The fewest limits that contradict each other, counting the budget and the wish to spend all of it as one each.
 
@@ -92,7 +112,9 @@ def smallest(asked: Asked, elastic: Elastic, until: float) -> Conflict:
 
     def broken() -> bool:
         nonlocal unsure
-        fits = elastic.solve(kept, until, soft=False).fits if monotonic() < until else None
+        fits = _quickly(asked, kept, 10.0 * FINE * elastic.money)
+        if fits is None and monotonic() < until:
+            fits = elastic.solve(kept, until, soft=False).fits
         unsure |= fits is None
         return fits is False
 

@@ -141,7 +141,7 @@ class _System:
     def best(self, y_K: Array, nu_F: Array) -> Array:
         """What each piece takes at the limits' prices."""
         weight_E = self.weights(nu_F)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             price_E = np.where(weight_E > 0, self.prices(y_K, nu_F) / np.maximum(weight_E, TINY), np.inf)
         return self.pieces.respond(np.clip(price_E, 1e-290, 1e290))
 

@@ -344,7 +344,8 @@ class _Names:
             "changes": listed,
             "money": sum(repair.money.values()),
             "distance": repair.distance,
-            "nearest": repair.nearest,
+            # weeks with carry-over bring less than the period's curves, by which floors are judged
+            "nearest": repair.nearest and not (self.problem.periods and self.asked.floors),
         }
 
 

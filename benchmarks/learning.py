@@ -4,7 +4,7 @@ First SFT as the demo does it, on products that nothing was trained on. Then a t
 ship does not have: people prefer headlines that state the package size. A quarter of the pairs is
 labelled the wrong way round, as people's labels are; DPO must find the taste all the same.
 
-    python -m benchmarks.learning [--seeds 5] [--out FILE]
+    python -m benchmarks.learning [--seeds 5] [--robust] [--out FILE]
 
 About eight minutes a seed on two idle cores; every seed is kept as it ends.
 """
@@ -99,7 +99,7 @@ def judged(client: Any, asked: list[briefs.Item], adapter: Path | None, worked: 
         return list(pool.map(one, asked))
 
 
-def seed_run(seed: int, folder: Path) -> dict[str, Any]:
+def seed_run(seed: int, folder: Path, *, robust: bool = False) -> dict[str, Any]:
     known, unseen = items()
     rng = random.Random(seed)
     copy, pairs = [], []
@@ -117,8 +117,8 @@ def seed_run(seed: int, folder: Path) -> dict[str, Any]:
     sft, *sft_s = trained(folder, "sft", copy, method="sft", steps=24, batch=8, seed=seed)
     # at 2e-4 it learns the size and loses the length (53 characters where 45 fit): pass fell from .97 to .37
     dpo, *dpo_s = trained(
-        folder, "dpo", pairs, method="dpo", parent=str(sft), steps=20, batch=6, learning_rate=5e-5,
-        label_smoothing=NOISE, seed=seed,
+        folder, "dpo", pairs, method="dpo", parent=str(sft), steps=20, batch=6, learning_rate=5e-5, seed=seed,
+        **({"label_smoothing": NOISE} if robust else {}),
     )  # fmt: skip
     with connect("", "tgi", BASE, folder / "adapters") as client:
         found = {"sft": judged(client, unseen, sft), "dpo": judged(client, unseen, dpo)}
@@ -189,11 +189,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("learning.json"))
+    parser.add_argument("--robust", action="store_true", help="DPO with the loss that allows for the wrong labels")
     options = parser.parse_args()
     runs: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     for seed in range(len(runs), options.seeds):
         with tempfile.TemporaryDirectory(prefix=f"learn{seed}-") as folder:
-            runs.append(seed_run(seed, Path(folder)))
+            runs.append(seed_run(seed, Path(folder), robust=options.robust))
         options.out.write_text(json.dumps(runs))
         print(json.dumps(summary(runs)), flush=True)
 

@@ -33,12 +33,6 @@ KEEP_S = 20  # seconds that the order by uncertainty rests on the same answers
 MOST_TRIES = 20
 MOST_CHARACTERS = 20_000
 MOST_QUESTIONS = 20
-REASONS = {  # why an answer, in the trade's words
-    "creative": ["off brand", "not true", "too long", "dull", "wrong product", "breaks a rule"],
-    "budgeting": ["too risky", "ignores stock", "ignores an agreement", "not enough on search", "numbers look wrong"],
-    "measurement": ["too long", "wrong stores", "too costly", "will not convince"],
-    "planning": ["wrong order", "step missing", "too costly", "not now"],
-}
 GUIDE = {  # how to judge, in the reader's words; it stands beside every question
     "creative": "Better is what you would sooner see under the brand's name: true, clear, in its voice, and within the "
     "retailer's rules. Longer is not better. Two that you would publish alike are equally good; two that you would not "
@@ -49,7 +43,6 @@ GUIDE = {  # how to judge, in the reader's words; it stands beside every questio
     "find an effect of the size you hope for.",
     "planning": "Better is the plan you would sooner follow: nothing missing, nothing out of order, nothing you cannot do now.",
 }
-CORRECTED = ["fact", "tone", "claim", "length", "compliance"]  # what a correction is about
 # Control characters but tab and line feed, and marks that turn the reading direction around.
 UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 

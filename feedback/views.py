@@ -21,6 +21,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from campaigns.models import Recommendation, Task
 from feedback import charts, drafts, figures, services
 from feedback.domain import wording
+from feedback.domain.reasons import CORRECTED, REASONS
 from feedback.forms import AnswerForm, ExportForm, FiltersForm, LeaveForm
 from feedback.models import Export, Feedback, ReviewTask
 from retailers.models import Brand, SKUCatalog
@@ -236,8 +237,8 @@ def _shown(request: StaffRequest, question: ReviewTask, form: AnswerForm | None)
         "ask": ASKS[question.kind],
         "guide": services.GUIDE[question.task],
         "brief": drafts.brief(question.recommendation),
-        "reasons": services.REASONS[question.task],
-        "corrected": services.CORRECTED,
+        "reasons": REASONS[question.task],
+        "corrected": CORRECTED,
         "before": before,
         "before_words": in_words(before) if before else "",
         "checked": form.reasons if form else list(before.reasons) if before else [],

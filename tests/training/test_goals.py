@@ -9,7 +9,7 @@ import pytest
 from agents.domain import tools
 from agents.planning import ENDINGS
 from training import suites
-from training.domain import goals
+from training.domain import curation, goals
 
 RIGHT = [json.dumps({"name": one.tool, "arguments": dict(one.arguments)}) for one in goals.GOALS if not one.shown]
 
@@ -51,3 +51,22 @@ def test_a_valid_call_of_another_tool_or_with_another_number_does_not_pass() -> 
     assert goals.wrong(goal, goal.tool, {**goal.arguments, "total_budget": 25_000}) == [
         "total_budget is 25000, where the goal says 250000"
     ]
+
+
+def test_a_planner_practises_right_calls_of_every_tool_in_other_words_than_the_gates() -> None:
+    practised = goals.practice()
+    assert practised == goals.practice()
+    assert {goal.tool for goal in practised} == set(tools.TOOLS)
+    assert not {goal.words for goal in practised} & {goal.words for goal in goals.GOALS}
+    for goal in practised:
+        reading = tools.validate(json.dumps({"name": goal.tool, "arguments": dict(goal.arguments)}), ENDINGS)
+        assert not reading.errors, goal.words
+        assert goals.wrong(goal, reading.calls[0].name, reading.calls[0].arguments) == []
+
+
+def test_the_gates_goals_train_nothing() -> None:
+    rows = curation.demonstrations(suites.practice(), curation.Report())
+    asked = suites.asked_at_the_gate(None, "planning")
+    assert len(curation.without(rows, asked)[0]) == len(rows) > 36
+    cheat = curation.Judged("thumb", goals.GOALS[1].words, '{"name": "read_metrics"}', value=1)
+    assert curation.without(curation.demonstrations([cheat], curation.Report()), asked) == ([], 1)

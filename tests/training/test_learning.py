@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,131 @@ def test_stars_are_read_against_the_persons_own_mean() -> None:
     assert [(row["completion"][0]["content"], row["label"]) for row in rows] == [("t5", True)]
 
 
+def judgement(kind: str, text: str = "t", person: str = "1", prompt: str = "p", **more: object) -> Judged:
+    return Judged(kind, prompt, text, person=person, key=f"{kind}{prompt}{text}{person}{more}", **more)  # type: ignore[arg-type]
+
+
+HEAVY, LIGHT = "Fresh bread, baked this morning", "Plain tea to share with friends"
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [
+        (judgement("thumb", value=1), {"t": True}),
+        (judgement("thumb", value=-1), {"t": False}),
+        (judgement("rating", value=4), {"t": True}),
+        (judgement("rating", value=2), {"t": False}),
+        (judgement("rating", value=3), {}),
+        (judgement("pair", "x", text_b="y", outcome="b"), {"y": True, "x": False}),
+        (judgement("pair", "x", text_b="y", outcome="tie"), {"x": True, "y": True}),
+        (judgement("pair", "x", text_b="y", outcome="both_bad"), {"x": False, "y": False}),
+        (judgement("correction", "Soup soup", correction=HEAVY), {HEAVY: True, "Soup soup": False}),
+        (judgement("correction", "Good tea to share with friends", correction=LIGHT), {LIGHT: True}),
+    ],
+)
+def test_what_each_answer_says_of_a_text(given: Judged, labels: dict[str, bool]) -> None:
+    rows = curation.labels([given], Report())
+    assert {row["completion"][0]["content"]: row["label"] for row in rows} == labels
+
+
+def test_of_a_text_that_people_judge_differently_the_majority_decides() -> None:
+    report = Report()
+    votes = [judgement("thumb", value=1, person="1"), judgement("thumb", value=1, person="2"), judgement("thumb", value=-1, person="3")]  # fmt: skip
+    even = [judgement("thumb", "e", value=1, person="1"), judgement("thumb", "e", value=-1, person="2")]
+    rows = curation.labels([*votes, *even], report)
+    assert [(row["label"], row["people"], round(row["agreement"], 2)) for row in rows] == [(True, ["1", "2"], 0.67)]
+    assert (report.dropped["outvoted"], report.dropped["evenly disputed"]) == (1, 2)
+    assert curation.curate(rows, report, min_agreement=0.8) == []
+    assert report.dropped["agreement under the floor"] == 1
+
+
+def test_only_texts_that_stand_praised_are_imitated() -> None:
+    def imitated(*given: Judged) -> list[str]:
+        return [row["completion"][0]["content"] for row in curation.demonstrations(given, Report())]
+
+    praised = judgement("thumb", "Soup soup", value=1)
+    assert imitated(praised) == ["Soup soup"]
+    assert imitated(praised, judgement("correction", "Soup soup", "2", correction=HEAVY)) == [
+        HEAVY
+    ]  # somebody rewrote it
+    assert imitated(praised, judgement("thumb", "Soup soup", "2", value=-1), judgement("thumb", "Soup soup", "3", value=-1)) == []  # fmt: skip
+    assert imitated(judgement("pair", "x", text_b="y", outcome="a", strength=1)) == []
+    assert imitated(judgement("pair", "x", text_b="y", outcome="a", strength=2)) == ["x"]
+
+
+def test_four_stars_are_imitated_where_fives_are_scarce() -> None:
+    four = judgement("rating", "four", value=4)
+    fives = [judgement("rating", f"five {n}", value=5, person="2", prompt=f"p{n}") for n in range(60)]
+    assert [row["completion"][0]["content"] for row in curation.demonstrations([four, *fives[:3]], Report())][
+        -1
+    ] == "four"
+    report = Report()
+    assert len(curation.demonstrations([four, *fives], report)) == 60
+    assert report.dropped["four stars, and enough of five"] == 1
+
+
+def test_a_person_who_says_yes_to_everything_labels_nothing() -> None:
+    yes = [judgement("thumb", str(n), "yes", prompt=f"p{n}", value=1) for n in range(30)]
+    other = [judgement("thumb", "fine", value=1), judgement("thumb", "poor", value=-1)]
+    report = Report()
+    assert {row["completion"][0]["content"] for row in curation.labels([*yes, *other], report)} == {"fine", "poor"}
+    assert report.dropped["says the same of every text"] == 30
+    few = curation.labels(yes[:29], Report())
+    with pytest.raises(BadInput, match="kto needs both good and bad texts"):
+        curation.manifest(
+            "kto", *curation.split([row | {"cluster": str(n)} for n, row in enumerate(few)], "t"), Report()
+        )
+
+
+@pytest.mark.parametrize("always", ["first", "second"])
+def test_a_person_who_always_takes_the_same_side_is_left_out(always: str) -> None:
+    rng = np.random.default_rng(3)
+
+    def shown(n: int, person: str, first: str, outcome: str) -> Judged:
+        return Judged("pair", f"p{n}", f"good {n}", f"bad {n}", outcome, person=person, first=first)
+
+    sides = [str(side) for side in rng.choice(["a", "b"], 40)]
+    lazy = [
+        shown(n, "lazy", side, side if always == "first" else "ba"["ab".index(side)])
+        for n, side in enumerate(sides[:12])
+    ]
+    fair = [shown(n, "fair", side, "a") for n, side in enumerate(sides)]  # one side of the record, both of the screen
+    report = Report()
+    kept = curation.fair([*lazy, *fair, Judged("thumb", "p", "t", value=1, person="lazy")], report)
+    assert [one.kind for one in kept if one.person == "lazy"] == ["thumb"]
+    assert sum(one.person == "fair" for one in kept) == 40
+    assert report.dropped["always the same side"] == 12
+    assert len(curation.fair(lazy[:8], Report())) == 8  # too few to say so
+
+
+def test_reasons_are_kept_and_words_of_ones_own_are_only_counted() -> None:
+    votes = [replace(pair(n), reasons=("off brand", "ask Jane Doe")) for n in range(6)]
+    report = Report()
+    rows = curation.curate(curation.preferences(votes, report), report)
+    assert rows[0]["reasons"] == ["ask Jane Doe", "off brand"]
+    told = curation.manifest("dpo", *curation.split(rows, "t"), report)
+    assert told["reasons"] == {"off brand": 6, "other": 6}
+    assert not any("reasons" in curation.written(row) for row in rows)
+
+
+def test_a_split_that_leaks_is_refused() -> None:
+    rows = curation.preferences([pair(n) for n in range(6)], Report())
+    with pytest.raises(BadInput, match="leak: 6 prompts and 6 clusters"):
+        curation.manifest("dpo", rows, rows, Report())
+
+
+def test_what_the_gate_asks_is_not_trained_on_whatever_its_cluster_is_called() -> None:
+    rows = curation.preferences([pair(n) for n in range(6)], Report())
+    kept, asked = curation.without(rows, {rows[0]["cluster"], "Prompt BA!"})
+    assert asked == 2
+    assert [row["prompt"][0]["content"] for row in kept] == ["prompt ca", "prompt da", "prompt ea", "prompt fa"]
+
+
+def test_how_sure_people_were_is_written_with_the_pair() -> None:
+    rows = curation.preferences([replace(pair(1), strength=2), pair(2)], Report())
+    assert [curation.written(row).get("strength") for row in rows] == [2, None]
+
+
 def stars(prompt: str, text: str, value: int, person: str = "1") -> Judged:
     return Judged("rating", prompt, text, value=value, person=person, key=f"{prompt}{text}{person}")
 
@@ -198,14 +324,28 @@ def test_a_set_that_one_person_or_length_decides_says_so() -> None:
     assert any("1 person" in warning for warning in told["warnings"])
 
 
-def test_five_hundred_planted_duplicates_of_one_person_do_not_take_over() -> None:
-    honest = [pair(n, person=str(n % 5)) for n in range(40)]
-    planted = [Judged("pair", f"prompt q{i % 30}", f"spam {i}", f"fine {i}", "a", person="troll") for i in range(500)]
+@pytest.mark.parametrize("kind", ["the same row", "other rows"])
+def test_five_hundred_planted_duplicates_of_one_person_do_not_take_over(kind: str) -> None:
+    honest = [pair(n, person=str(n % 5)) for n in range(60)]
+    planted = [Judged("pair", f"prompt q{chr(97 + i % 26)}{i // 26}", f"spam {i}", f"fine {i}", "a", person="troll") for i in range(500)]  # fmt: skip
+    if kind == "the same row":
+        planted = planted[:1] * 500
     report = Report()
-    rows = curation.curate(curation.preferences([*honest, *planted, *planted], report), report)
+    rows = curation.curate(curation.preferences([*honest, *planted], report), report)
     people = Counter(person for row in rows for person in row["people"])
-    assert people["troll"] <= curation.MOST_PER_PERSON * 280
-    assert report.dropped["one person's share"] + report.dropped["more than eight rows of one prompt"] > 200
+    assert sum(people[str(n)] for n in range(5)) == 60  # nobody else loses a row
+    assert people["troll"] <= curation.MOST_PER_PERSON * len(rows)
+    if kind == "the same row":
+        assert people["troll"] == 1
+    else:
+        assert people["troll"] == 40
+        assert report.dropped["more than eight rows of one prompt"] + report.dropped["one person's share"] == 460
+
+
+def test_a_person_may_give_twenty_rows_however_few_the_others_gave() -> None:
+    votes = [pair(1, person="1"), pair(2, person="2"), *(pair(n, person="3") for n in range(3, 33))]
+    rows = curation.curate(curation.preferences(votes, Report()), Report())
+    assert sum("3" in row["people"] for row in rows) == curation.ALWAYS_ALLOWED
 
 
 @settings(max_examples=30)
@@ -345,6 +485,53 @@ def test_votes_that_only_follow_length_are_even_at_equal_length() -> None:
     assert found["p_value"] < 1e-6
     assert found["at_equal_length"] == pytest.approx(0.5, abs=0.07)
     assert gate.votes([1.0, 0.5], [0.0, 0.0], ["a", "b"])["at_equal_length"] is None
+
+
+def test_a_gain_of_longer_texts_counts_only_where_it_stands_at_equal_length() -> None:
+    rng = np.random.default_rng(2)
+    count = 200
+    clusters = list(map(str, range(count)))
+    champion = (rng.random(count) < 0.5).astype(float)
+    extra = rng.normal(15, 20, count)
+    moved = rng.random(count) < np.minimum(np.abs(extra) / 50, 1)  # what is longer passes, what is shorter fails
+    by_length = np.where(moved, (extra > 0).astype(float), champion)
+    by_merit = np.where(rng.random(count) < 0.6, 1.0, champion)
+
+    def verdict(candidate: np.ndarray, longer: np.ndarray | None) -> gate.Result:
+        return gate.compare({"passes": list(candidate)}, {"passes": list(champion)}, clusters, longer=longer if longer is None else list(longer))  # fmt: skip
+
+    assert verdict(by_length, None).verdict == "better"
+    refused = verdict(by_length, extra)
+    assert refused.verdict in ("not_worse", "not_enough_evidence")
+    assert "at equal length the gain is not certain" in refused.reasons[-1]
+    assert verdict(by_merit, extra).verdict == "better"
+    assert verdict(by_length, -np.abs(extra)).verdict == "better"  # shorter texts gain nothing by length
+    level = verdict(by_merit, np.zeros(count)).tests[0]
+    assert level["gain_at_equal_length"]["p_value"] == level["p_value"]
+    same = verdict(by_merit, np.full(count, 9.0)).tests[0]["gain_at_equal_length"]
+    assert (same["estimate"], same["p_value"]) == (None, 1.0)  # all nine longer: length cannot be told from the rest
+
+
+def test_votes_that_certainly_go_the_other_way_refuse_a_gain() -> None:
+    won = compare([1] * 60, [0] * 60)
+    clusters = list(map(str, range(40)))
+
+    def heard(wins: int) -> gate.Result:
+        return gate.heard(won, gate.votes([1.0] * wins + [0.0] * (40 - wins), [0.0] * 40, clusters))
+
+    assert gate.heard(won, None) is won
+    assert heard(24).verdict == "better"
+    lost = heard(6)
+    assert lost.verdict == "worse"
+    assert lost.reasons[0] == "people prefer what serves: it won 15% of 40 blind votes"
+    assert [test["name"] for test in lost.tests] == ["passes", "blind votes"]
+
+
+def test_a_certain_gain_that_is_too_small_to_matter_is_none() -> None:
+    found = gate.compare({"passes": [1.0] * 500}, {"passes": [0.0] * 6 + [1.0] * 494}, list(map(str, range(500))))
+    assert found.tests[0]["p_value"] < 0.05
+    assert found.verdict == "not_worse"
+    assert "a gain of 0.02 or more is not shown" in found.reasons[0]
 
 
 def test_examples_are_of_different_products_and_features_and_the_same_each_time() -> None:

@@ -89,6 +89,84 @@ def test_the_first_dpo_loss_is_ln_2_and_the_parent_is_its_reference(base: Path, 
     assert manifest["curve"][-1]["loss"] < LN2
 
 
+def test_no_copy_of_the_reference_is_left_in_the_folder(base: Path, tmp_path: Path) -> None:
+    train(run(base, tmp_path))
+    asked = run(base, tmp_path, "dpo", parent="a-sft")
+    train(asked)  # TRL keeps a frozen copy of the parent as an adapter of its own, called ref
+    assert sorted(p.name for p in asked.out.iterdir()) == [adapters.CONFIG, adapters.WEIGHTS, adapters.MANIFEST]
+    from safetensors import safe_open
+
+    with safe_open(asked.out / adapters.WEIGHTS, "pt") as weights:
+        names = set(weights.keys())
+    assert names
+    assert not any(".ref." in name or ".default." in name for name in names)  # as PEFT loads under any name
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"loss_types": ["sigmoid_norm"]},
+        {"loss_types": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]},
+        {"loss_types": ["ipo"]},
+        {"loss_types": ["hinge"]},
+        {"label_smoothing": 0.25},
+    ],
+    ids=str,
+)
+def test_preferences_train_under_each_loss_that_is_offered(base: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    manifest = train(run(base, tmp_path, "dpo", steps=2, **more))
+    assert all(math.isfinite(line["loss"]) for line in manifest["curve"])
+
+
+def test_labels_thought_wrong_change_what_is_learnt(base: Path, tmp_path: Path) -> None:
+    sure = train(run(base, tmp_path, "dpo", out="sure"))
+    doubtful = train(run(base, tmp_path, "dpo", out="doubtful", label_smoothing=0.25))
+    assert (sure["config"]["loss_types"], doubtful["config"]["loss_types"]) == (["sigmoid"], ["robust"])
+    assert doubtful["curve"][0]["loss"] == pytest.approx(LN2, abs=1e-4)
+    assert doubtful["digest"] != sure["digest"]
+
+
+def test_a_pair_that_people_were_sure_of_is_shown_twice(base: Path, tmp_path: Path) -> None:
+    asked = run(base, tmp_path, "dpo")
+    asked.data.write_text("\n".join(json.dumps(row | {"strength": 1 + (i < 4)}) for i, row in enumerate(rows("dpo"))))
+    told = train(asked)["data"]
+    assert (told["rows"], told["rows_shown"]) == (16, 20)
+
+
+@pytest.mark.parametrize("more", [{"rslora": True}, {"quantization": "nf4"}], ids=str)
+def test_rslora_and_qlora_give_adapters_that_the_server_takes(base: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    asked = run(base, tmp_path, steps=2, **more)
+    manifest = train(asked)
+    adapters.check(asked.out, adapters.BaseShape.of(base), base_digest=base_digest(base), require_manifest=True)
+    assert manifest["config"] | more == manifest["config"]
+    assert json.loads((asked.out / adapters.CONFIG).read_text())["use_rslora"] is more.get("rslora", False)
+
+
+def test_the_manifest_shows_what_was_rendered_with_its_token_ids(base: Path, tmp_path: Path) -> None:
+    import transformers
+
+    manifest = train(run(base, tmp_path))
+    assert manifest["template_digest"] == template_digest(base)
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    assert len(manifest["rendered"]) == 3
+    for text, ids in zip(manifest["rendered"], manifest["rendered_ids"], strict=True):
+        assert words.decode(ids) == text
+
+
+def test_real_preferences_begin_at_ln_2_as_the_reference_curve_does(
+    base: Path, tmp_path: Path, shared_data: Path
+) -> None:
+    source = shared_data / "llm/preferences/dpo_en_demo_sharegpt.jsonl"
+    short = [line for line in source.read_text().splitlines() if len(line) < 1200][:8]
+    (tmp_path / "real.jsonl").write_text("\n".join(short))
+    manifest = train(run(base, tmp_path, "dpo", data="real.jsonl", steps=1, max_length=2048))
+    reference = json.loads((shared_data / "llm/training_reference/trl_invariant_dpo.json").read_text())
+    first = reference["steps"][0]["loss"]
+    assert manifest["data"]["rows"] >= 2
+    assert manifest["curve"][0]["loss"] == pytest.approx(first, abs=1e-3)
+    assert manifest["curve"][0]["loss"] == pytest.approx(LN2, abs=1e-4)
+
+
 def test_kto_needs_both_kinds_of_text(base: Path, tmp_path: Path) -> None:
     assert train(run(base, tmp_path, "kto", batch=4, steps=2))["steps"] == 2
     asked = run(base, tmp_path, "kto", out="b")
@@ -265,6 +343,9 @@ def test_what_is_too_long_is_left_out_not_cut(base: Path, tmp_path: Path) -> Non
         ({"steps": 0, "epochs": 0}, "nothing would be trained"),
         ({"method": "kto", "batch": 1}, "takes its baseline from the batch"),
         ({"patience": 2}, "patience needs eval_every"),
+        ({"loss_types": ["sigmoyd"]}, "no such loss"),
+        ({"method": "dpo", "label_smoothing": 0.5}, "labels say nothing"),
+        ({"method": "dpo", "loss_types": ["ipo"], "label_smoothing": 0.1}, "ipo does not heed it"),
     ],
 )
 def test_a_run_that_makes_no_sense_is_refused_by_its_key(change: dict[str, Any], words: str, tmp_path: Path) -> None:

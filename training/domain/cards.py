@@ -51,6 +51,17 @@ def votes_row(test: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def level_row(level: Mapping[str, Any]) -> dict[str, str]:
+    """What is left of the gain at equal length, for the page."""
+    estimate = level.get("estimate")
+    way = "longer" if level["longer"] > 0 else "shorter"
+    asked = "the gate asks for it" if level["longer"] > 0 else "not asked for: shorter texts gain nothing by length"
+    return {
+        "value": f"{100 * estimate:+.1f} points" if estimate is not None else "cannot be told",
+        "evidence": f"p {words.short(level['p_value'])}; texts {words.short(abs(level['longer']))} characters {way}; {asked}",
+    }
+
+
 def model_card(
     *,
     name: str,

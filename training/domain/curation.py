@@ -1,13 +1,15 @@
 """From answers to rows that may train: who counts how much, what is dropped, and how it is split.
 
-The table of what becomes what: a pair with a winner becomes a preference; ties never do. Stars become
-labels only away from the person's own mean, and a preference where one person gave two texts of one
-prompt stars that differ by two or more. A correction becomes a preference of the corrected text over
-the original where the edit is real, and an SFT row unless it only mends a fact. Thumbs become labels.
-Rows made by rules are counted apart and weigh no person's vote.
+The table of what becomes what: a pair with a winner becomes a preference, with how sure they were; ties never
+do, both good and both bad are two labels. Stars become labels only away from the person's own mean, and a
+preference where one person gave two texts of one prompt stars that differ by two or more. A correction becomes a
+preference of the corrected text over the original where the edit is real, a label against the original where it
+is heavy, and an SFT row unless it only mends a fact. Thumbs become labels, and a text to imitate where nobody
+rewrote it. Of texts that people judge differently the majority decides. Rows made by rules are counted apart and
+weigh no person's vote.
 
-Before that, who votes against everybody is left out, and old answers are thinned. How much people
-disagree on the same pair is measured, and tells the trainer how many labels to expect the wrong way round.
+Before that, who votes against everybody or always for the same side is left out, and old answers are thinned. How
+much people disagree on the same pair is measured, and tells the trainer how many labels to expect the wrong way round.
 """
 
 from __future__ import annotations
@@ -16,23 +18,28 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
-from feedback.domain.formats import prompt_messages, real_edit
+from feedback.domain.formats import HEAVY_EDIT, edit_share, prompt_messages, real_edit
+from feedback.domain.reasons import LISTED
 from rmn.lib.errors import BadInput
 from training.domain.marks import mark_in
 
 MOST_PER_PERSON = 0.4  # of the human rows of a set
+ALWAYS_ALLOWED = 20  # rows that a person may have whatever the others gave
 MOST_PER_PROMPT = 8
 EVAL_SHARE = 0.2
 HALF_LIFE_DAYS = 365.0  # an answer two years old is kept one time in four
 LEAST_SHARED = 8  # decided pairs that others judged too, before a person's agreement says anything
+LEAST_SHOWN = 12  # decided pairs whose sides were tossed, before always the same side says anything
+LEAST_THUMBS = 30  # of a person; where all point one way they tell no text from another
 OUTLIER_P = 0.01
+ENOUGH_TO_IMITATE = 50  # rows; under it four stars are taken too
 STARS_APART = 2
 FACTS = frozenset({"not true", "wrong product", "numbers look wrong", "fact"})  # reasons that mend a fact, not a style
 USUAL_DISAGREEMENT = 0.3  # between two people on a pair, in published preference sets; counts as ten pairs of ours
@@ -61,6 +68,7 @@ class Judged:
     key: str = ""  # of the answer, for lineage
     reasons: tuple[str, ...] = ()
     age_days: float = 0.0
+    first: str = ""  # of a pair, the side shown first: a or b; empty: not known
 
 
 @dataclass
@@ -72,6 +80,7 @@ class Report:
     masked: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     outliers: int = 0  # people left out
+    reasons: Counter[str] = field(default_factory=Counter)  # that people gave, of the rows kept
     judged_twice: list[tuple[int, int]] = field(default_factory=list)  # votes for and against, where two people voted
 
     @property
@@ -93,11 +102,13 @@ class Report:
 
 
 def fair(answers: Iterable[Judged], report: Report, *, half_life_days: float = HALF_LIFE_DAYS) -> list[Judged]:
-    """The answers without people who vote against everybody, and old ones thinned by their age.
+    """The answers without people who vote against everybody or for one side, and old ones thinned by their age.
 
     Of a person with ``LEAST_SHARED`` pairs that others decided too, the agreement with the majority of
     the others is tested against a coin's; certainly below it (Bonferroni over people), all their
-    answers are left out. Thinning keeps an answer with probability 0.5 ** (age / half-life), decided
+    answers are left out. Sides are tossed at each showing, so a person of ``LEAST_SHOWN`` pairs whose choices
+    certainly follow the side (the same test, both ways) reads the page and not the texts: their pairs are left
+    out. Thinning keeps an answer with probability 0.5 ** (age / half-life), decided
     by its key, so that the same answers give the same set.
     """
     known = list(answers)
@@ -114,18 +125,36 @@ def fair(answers: Iterable[Judged], report: Report, *, half_life_days: float = H
                 agreed[person].append(text == others[0][0])
     tested = {person: hits for person, hits in agreed.items() if len(hits) >= LEAST_SHARED}
     against = {p for p, hits in tested.items() if binom.cdf(sum(hits), len(hits), 0.5) < OUTLIER_P / len(tested)}
-    report.outliers = len(against)
+    shown: dict[str, list[bool]] = defaultdict(list)
+    for one in known:
+        if one.kind == "pair" and one.origin == "human" and one.person and one.first and one.outcome in ("a", "b"):
+            shown[one.person].append(one.outcome == one.first)
+    sided = _follow_the_side({p: hits for p, hits in shown.items() if len(hits) >= LEAST_SHOWN})
+    report.outliers = len(against | sided)
     kept = []
     for one in known:
         if one.origin == "human" and one.person in against:
             report.read += 1
             report.dropped["votes against everybody"] += 1
+        elif one.kind == "pair" and one.origin == "human" and one.person in sided:
+            report.read += 1
+            report.dropped["always the same side"] += 1
         elif one.origin == "human" and _chance(one.key) >= 0.5 ** (max(one.age_days, 0.0) / half_life_days):
             report.read += 1
             report.dropped["old, thinned"] += 1
         else:
             kept.append(one)
     return kept
+
+
+def _follow_the_side(shown: Mapping[str, Sequence[bool]]) -> set[str]:
+    """People whose choices go with the side shown first, or second, for certain."""
+    found = set()
+    for person, hits in shown.items():
+        fewer = min(sum(hits), len(hits) - sum(hits))
+        if 2 * binom.cdf(fewer, len(hits), 0.5) < OUTLIER_P / len(shown) and fewer <= 0.1 * len(hits):
+            found.add(person)
+    return found
 
 
 def _chance(key: str) -> float:
@@ -199,49 +228,112 @@ def preferences(answers: Iterable[Judged], report: Report) -> list[dict[str, Any
                 "agreement": agreement,
                 "strength": max(v.strength for v in mine),
                 "keys": sorted({v.key for v in mine if v.key}),
+                "reasons": sorted({reason for v in mine for reason in v.reasons}),
                 "cluster": mine[0].cluster or _cluster(prompt),
             }
         )
     return rows
 
 
-def labels(answers: Iterable[Judged], report: Report) -> list[dict[str, Any]]:
-    """Rows of prompt, completion, label (KTO)."""
-    known = list(answers)
+def _own_means(known: Sequence[Judged]) -> dict[str, float]:
+    """Of each person's stars, once there are five; 3 before."""
     stars: dict[str, list[int]] = defaultdict(list)
     for one in known:
         if one.kind == "rating" and one.value is not None:
             stars[one.person].append(one.value)
-    mean = {person: float(np.mean(values)) for person, values in stars.items()}
-    rows = []
+    return {person: float(np.mean(values)) if len(values) >= 5 else 3.0 for person, values in stars.items()}
+
+
+def _same_of_all(known: Sequence[Judged]) -> set[str]:
+    """People whose thumbs all point one way: as with stars, what is the same for every text says nothing of any."""
+    thumbs: dict[str, list[int]] = defaultdict(list)
     for one in known:
-        report.read += 1
+        if one.kind == "thumb" and one.origin == "human" and one.person and one.value is not None:
+            thumbs[one.person].append(one.value)
+    return {person for person, values in thumbs.items() if len(values) >= LEAST_THUMBS and len(set(values)) == 1}
+
+
+Votes = dict[tuple[str, str], dict[bool, list[Judged]]]  # (prompt, text) -> for it, against it
+
+
+def _judgements(known: Sequence[Judged], report: Report | None = None) -> Votes:
+    """Who says of a text that it is good or bad, in the order of the answers."""
+    means, same = _own_means(known), _same_of_all(known)
+    votes: Votes = {}
+    for one in known:
         found: list[tuple[str, bool]] = []
+        why = "says neither good nor bad"
         if one.kind == "thumb" and one.value is not None:
             found = [(one.text_a, one.value > 0)]
+            if one.origin == "human" and one.person in same:
+                found, why = [], "says the same of every text"
         elif one.kind == "rating" and one.value is not None:
-            away = one.value - (mean[one.person] if len(stars[one.person]) >= 5 else 3.0)
+            away = one.value - means[one.person]
             found = [(one.text_a, away > 0)] if abs(away) >= 0.75 else []
         elif one.kind == "pair":
             found = {
                 "a": [(one.text_a, True), (one.text_b, False)],
                 "b": [(one.text_b, True), (one.text_a, False)],
+                "tie": [(one.text_a, True), (one.text_b, True)],  # both good: both bad is an answer of its own
                 "both_bad": [(one.text_a, False), (one.text_b, False)],
             }.get(one.outcome, [])
         elif one.kind == "correction" and real_edit(one.text_a, one.correction):
-            found = [(one.correction, True), (one.text_a, False)]
-        if not found:
-            report.dropped["says neither good nor bad"] += 1
-        rows += [_row(one, text, label=label) for text, label in found if text.strip()]
+            found = [(one.correction, True)]
+            if edit_share(one.text_a, one.correction) >= HEAVY_EDIT:
+                found.append((one.text_a, False))
+        if report is not None:
+            report.read += 1
+            if not found:
+                report.dropped[why] += 1
+        for text, good in found:
+            if text.strip():
+                votes.setdefault((one.prompt, text.strip()), {True: [], False: []})[good].append(one)
+    return votes
+
+
+def _decided(votes: Mapping[bool, Sequence[Judged]]) -> tuple[bool | None, float]:
+    """What the majority of people says of a text, and the share that says so; rules count where no person spoke."""
+    for origin in (True, False):
+        told = {side: {v.person or v.key or str(i) for i, v in enumerate(mine) if (v.origin == "human") is origin} for side, mine in votes.items()}  # fmt: skip
+        good, bad = len(told[True]), len(told[False])
+        if good or bad:
+            return (None if good == bad else good > bad), max(good, bad) / (good + bad)
+    return None, 0.0
+
+
+def labels(answers: Iterable[Judged], report: Report) -> list[dict[str, Any]]:
+    """Rows of prompt, completion, label (KTO), one for each text; what people dispute goes to the majority."""
+    rows = []
+    for (_, text), votes in _judgements(list(answers), report).items():
+        good, agreement = _decided(votes)
+        if good is None:
+            report.dropped["evenly disputed"] += len(votes[True]) + len(votes[False])
+            continue
+        if votes[not good]:
+            report.dropped["outvoted"] += len(votes[not good])
+        humans = [one for one in votes[good] if one.origin == "human"]
+        rows.append(_row(humans or votes[good], text, agreement, label=good))
     return rows
 
 
 def demonstrations(answers: Iterable[Judged], report: Report) -> list[dict[str, Any]]:
-    """Rows of prompt and completion (SFT): corrections, praised texts, winners of clear pairs."""
-    rows = []
-    for one in answers:
+    """Rows of prompt and completion (SFT): corrections, praised texts, winners of clear pairs.
+
+    A text that more people call bad than good is not imitated, nor a praised one that somebody rewrote. Four
+    stars are taken where fewer than ``ENOUGH_TO_IMITATE`` rows came otherwise.
+    """
+    known = list(answers)
+    judged, means = _judgements(known), _own_means(known)
+    rewritten = {
+        (one.prompt, one.text_a.strip())
+        for one in known
+        if one.kind == "correction" and real_edit(one.text_a, one.correction)
+    }
+    rows: list[dict[str, Any]] = []
+    second: list[dict[str, Any]] = []
+    for one in known:
         report.read += 1
-        text = ""
+        text, fours = "", False
         if one.kind == "correction" and one.reasons and set(one.reasons) <= FACTS:
             report.dropped["mends a fact, teaches no style"] += 1
             continue
@@ -249,24 +341,39 @@ def demonstrations(answers: Iterable[Judged], report: Report) -> list[dict[str, 
             text = one.correction
         elif (one.kind == "thumb" and one.value == 1) or (one.kind == "rating" and (one.value or 0) >= 5):
             text = one.text_a
+        elif one.kind == "rating" and one.value == 4 and means[one.person] <= 4:
+            text, fours = one.text_a, True
         elif one.kind == "pair" and one.outcome in ("a", "b") and (one.strength > 1 or one.origin != "human"):
             text = one.text_a if one.outcome == "a" else one.text_b
-        if text.strip():
-            rows.append(_row(one, text))
-        else:
+        if not text.strip():
             report.dropped["no text to imitate"] += 1
+            continue
+        if one.kind in ("thumb", "rating") and (one.prompt, text.strip()) in rewritten:
+            report.dropped["praised, and rewritten by somebody"] += 1
+            continue
+        good, agreement = _decided(judged[one.prompt, text.strip()]) if (one.prompt, text.strip()) in judged else (True, 1.0)  # fmt: skip
+        if not good:
+            report.dropped["outvoted" if good is False else "evenly disputed"] += 1
+            continue
+        (second if fours else rows).append(_row([one], text, agreement))
+    if len(rows) < ENOUGH_TO_IMITATE:
+        return rows + second
+    if second:
+        report.dropped["four stars, and enough of five"] += len(second)
     return rows
 
 
-def _row(one: Judged, text: str, **more: Any) -> dict[str, Any]:
+def _row(given: Sequence[Judged], text: str, agreement: float, **more: Any) -> dict[str, Any]:
+    one = given[0]
     return {
         "prompt": prompt_messages(one.prompt),
         "completion": _said(text),
         **more,
         "origin": one.origin,
-        "people": [one.person] if one.person and one.origin == "human" else [],
-        "keys": [one.key] if one.key else [],
-        "agreement": 1.0,
+        "people": sorted({each.person for each in given if each.person and each.origin == "human"}),
+        "keys": sorted({each.key for each in given if each.key}),
+        "reasons": sorted({reason for each in given for reason in each.reasons}),
+        "agreement": agreement,
         "cluster": one.cluster or _cluster(one.prompt),
     }
 
@@ -305,21 +412,41 @@ def curate(rows: Sequence[dict[str, Any]], report: Report, *, min_agreement: flo
             report.dropped["more than eight rows of one prompt"] += 1
         else:
             fair.append(row)
-    people = Counter(person for row in fair for person in row["people"])
-    human = sum(bool(row["people"]) for row in fair)
-    if len(people) > 2:  # with one or two people a share means nothing
-        most = max(int(MOST_PER_PERSON * human), 1)
-        taken: Counter[str] = Counter()
-        capped = []
-        for row in fair:
-            if row["people"] and all(taken[person] >= most for person in row["people"]):
+    fair = _shared_out(fair, report)
+    report.sources.update(row["origin"] for row in fair)
+    # a reason in somebody's own words may name somebody: it is counted, not quoted
+    report.reasons.update(one if one in LISTED else "other" for row in fair for one in row.get("reasons", ()))
+    return sorted(fair, key=_key)
+
+
+def _shared_out(rows: list[dict[str, Any]], report: Report) -> list[dict[str, Any]]:
+    """At most ``MOST_PER_PERSON`` of what is left for each person, where three or more answered.
+
+    With one or two people a share means nothing; the manifest warns instead.
+    """
+    people = Counter(row["people"][0] for row in rows if row["people"])
+    if len(people) < 3:
+        return rows
+    most = next(
+        (
+            n
+            for n in range(max(people.values()), 0, -1)
+            if n <= MOST_PER_PERSON * sum(min(m, n) for m in people.values())
+        ),
+        1,
+    )
+    most = max(most, ALWAYS_ALLOWED)
+    taken: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        if row["people"]:
+            who = min(row["people"], key=lambda person: (taken[person], person))  # of several, who has given least
+            if taken[who] >= most:
                 report.dropped["one person's share"] += 1
                 continue
-            taken.update(row["people"])
-            capped.append(row)
-        fair = capped
-    report.sources.update(row["origin"] for row in fair)
-    return sorted(fair, key=_key)
+            taken[who] += 1
+        kept.append(row)
+    return kept
 
 
 def _key(row: Mapping[str, Any]) -> str:
@@ -347,6 +474,17 @@ def mask(rows: Sequence[dict[str, Any]], masker: Masker, report: Report) -> list
                 new[name] = messages
         found.append(new)
     return found
+
+
+def without(rows: Sequence[dict[str, Any]], asked: Collection[str]) -> tuple[list[dict[str, Any]], int]:
+    """The rows that ask nothing of what the gate asks, and how many did: by cluster, or by the words of the prompt.
+
+    Args:
+        asked: clusters and prompts of the gate's cases.
+    """
+    words = {_cluster(one) for one in asked}
+    kept = [row for row in rows if row["cluster"] not in asked and _cluster(row["prompt"][-1]["content"]) not in words]
+    return kept, len(rows) - len(kept)
 
 
 def split(rows: Sequence[dict[str, Any]], tenant: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -410,6 +548,14 @@ def manifest(
     if kind == "kto" and len({row["label"] for row in train}) < 2:
         raise BadInput("all answers say the same: kto needs both good and bad texts")
     train_prompts = {json.dumps(r["prompt"]) for r in train}
+    leaks = {
+        "shared_prompts": len(train_prompts & {json.dumps(r["prompt"]) for r in held}),
+        "shared_clusters": len({r["cluster"] for r in train} & {r["cluster"] for r in held}),
+    }
+    if any(leaks.values()):
+        raise BadInput(
+            f"leak: {leaks['shared_prompts']} prompts and {leaks['shared_clusters']} clusters stand on both sides of the split"
+        )
     return {
         **facts,
         "kind": kind,
@@ -419,16 +565,14 @@ def manifest(
         "read": report.read,
         "sources": dict(report.sources),
         "dropped": dict(report.dropped),
+        "reasons": dict(report.reasons),
         "redactions": report.masked,
         "length": _lengths(kind, [*train, *held]),
         "split": {
             "by": "prompt cluster",
             "clusters": {"train": len({r["cluster"] for r in train}), "eval": len({r["cluster"] for r in held})},
         },
-        "leak_check": {
-            "shared_prompts": len(train_prompts & {json.dumps(r["prompt"]) for r in held}),
-            "shared_clusters": len({r["cluster"] for r in train} & {r["cluster"] for r in held}),
-        },
+        "leak_check": leaks,
         # of other prompts; told, not refused: short texts repeat
         "repeated_answers": len(_answers(kind, train) & _answers(kind, held)),
         "label_noise": {
@@ -464,6 +608,12 @@ def _warnings(kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
             way = "longer" if share > 0.5 else "shorter"
             found.append(
                 f"in {max(share, 1 - share):.0%} of the pairs the chosen text is {way}: the model may learn length alone"
+            )
+    if kind == "kto" and rows:
+        good = sum(row["label"] for row in rows) / len(rows)
+        if not 0.1 <= good <= 0.9:
+            found.append(
+                f"{max(good, 1 - good):.0%} of the texts are called {'good' if good > 0.5 else 'bad'}: the other kind weighs little"
             )
     if len(rows) < 50:
         found.append(f"{len(rows)} rows: enough to learn a form, hardly a taste")
@@ -507,4 +657,5 @@ def digest(
 
 def written(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as the trainer reads it: no people in it."""
-    return {k: row[k] for k in ("prompt", "chosen", "rejected", "completion", "label") if k in row}
+    kept = {k: row[k] for k in ("prompt", "chosen", "rejected", "completion", "label") if k in row}
+    return kept | ({"strength": row["strength"]} if row.get("strength", 1) > 1 else {})

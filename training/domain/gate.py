@@ -3,7 +3,8 @@
 Every case is answered by both. The difference in passing is tested by sign flips over clusters (exact
 McNemar where every cluster has one case), with Holm over the suite's guards. ``better`` needs a certain
 gain, ``not_worse`` that no loss beyond the margin is plausible, ``worse`` a certain loss; all else is
-``not_enough_evidence``, with the number of cases that would decide.
+``not_enough_evidence``, with the number of cases that would decide. A gain of longer texts counts only where it
+stands at equal length too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from scipy.stats import binom
 
 from rmn.lib import stats
 from rmn.lib.errors import BadInput
+
+MARGIN = 0.05  # of a rate: a smaller loss is none
+MINIMUM = 0.02  # of a rate: a smaller gain is not worth a change
+PROMPT_ALONE = " (prompt alone)"
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,10 @@ def compare(
     *,
     primary: str = "passes",
     parts: Collection[str] = (),
+    longer: Sequence[float] | None = None,
     alpha: float = 0.05,
-    margin: float = 0.05,
-    minimum: float = 0.0,
+    margin: float = MARGIN,
+    minimum: float = MINIMUM,
 ) -> Result:
     """The gate's verdict.
 
@@ -56,6 +62,8 @@ def compare(
         primary: the measure that must gain; the others are guards that may not lose beyond ``margin``.
         parts: measures that the primary includes already. Of these only a certain loss refuses, for what they
             could lose stands in the primary; to clear each alone would take ln(20) / margin clusters.
+        longer: by how many characters the candidate's text is longer, per case; where it is on average, the gain
+            must be certain at equal length as well. None where length is no virtue that could be mistaken for one.
         minimum: the least gain worth a change.
 
     Raises:
@@ -89,6 +97,11 @@ def compare(
     guards = [t for t in tests if t["name"] != primary]
     broken = [t["name"] for t in guards if t["p_worse_holm"] < alpha and t["estimate"] < -margin]
     unsure = [t["name"] for t in guards if t["name"] not in parts and t["interval"][0] < -margin]
+    level = None
+    if longer is not None:
+        level = at_equal_length(candidate[primary], champion[primary], longer, clusters)
+        main["gain_at_equal_length"] = level
+    by_length = level is not None and level["longer"] > 0 and not level["p_value"] < alpha
     reasons = []
     if broken:
         verdict = "worse"
@@ -96,12 +109,14 @@ def compare(
     elif main["p_worse"] < alpha:
         verdict = "worse"
         reasons.append(f"{primary} fell by {-main['estimate']:.3f}")
-    elif main["p_value"] < alpha and main["estimate"] >= minimum and not unsure:
+    elif main["p_value"] < alpha and main["estimate"] >= minimum and not unsure and not by_length:
         verdict = "better"
         reasons.append(f"{primary} rose by {main['estimate']:.3f}, p {main['p_value']:.4f}")
     elif main["interval"][0] >= -margin and not unsure:
         verdict = "not_worse"
-        reasons.append(f"a loss of {primary} beyond {margin:g} is not plausible; a gain is not shown")
+        gained = main["p_value"] < alpha and main["estimate"] >= minimum
+        told = "its gain may be length alone" if gained else f"a gain of {minimum:g} or more is not shown"
+        reasons.append(f"a loss of {primary} beyond {margin:g} is not plausible; {told}")
     else:
         verdict = "not_enough_evidence"
         reasons.append(
@@ -109,6 +124,10 @@ def compare(
         )
         if unsure:
             reasons.append(f"guards not cleared: {', '.join(unsure)}")
+    if by_length and level is not None and main["p_value"] < alpha and verdict not in ("better", "worse"):
+        reasons.append(
+            f"its texts are {level['longer']:.1f} characters longer, and at equal length the gain is not certain (p {level['p_value']:.3f})"
+        )
     gap = np.asarray(candidate[primary], float) - np.asarray(champion[primary], float)
     needed = None
     if verdict in ("not_enough_evidence", "not_worse"):
@@ -124,6 +143,35 @@ def compare(
     return Result(
         verdict, {**metrics, "cases": count, "clusters": len(set(clusters))}, tuple(tests), needed, tuple(reasons)
     )
+
+
+def at_equal_length(
+    candidate: Sequence[float], champion: Sequence[float], longer: Sequence[float], clusters: Sequence[str]
+) -> dict[str, Any]:
+    """What is left of a paired difference where both texts are equally long.
+
+    The difference is regressed on how much longer the candidate's text is; the constant is the difference at equal
+    length. Its test flips the signs of the residuals without the constant, cluster by cluster, so where all
+    lengths are equal it is the test of the plain difference, and where length explains all nothing is certain.
+
+    Returns:
+        ``estimate`` of the difference (None where length cannot be told from the rest), its one-sided ``p_value``
+        and by how many characters the candidate is ``longer`` on average.
+
+    Source: Freedman and Lane (1983), a nonstochastic interpretation of reported significance levels.
+    """
+    gap = np.asarray(candidate, float) - np.asarray(champion, float)
+    extra = np.asarray(longer, float)
+    if len(extra) != len(gap):
+        raise BadInput(f"{len(extra)} lengths: {len(gap)} were expected")
+    square = float(extra @ extra)
+    free = np.ones(len(gap)) - (extra * extra.sum() / square if square else 0.0)  # of the constant, what length leaves
+    left = gap - (extra * (extra @ gap) / square if square else 0.0)
+    weight = float(free @ free)
+    if weight < 1e-9 * len(gap):
+        return {"estimate": None, "p_value": 1.0, "longer": float(extra.mean())}
+    p = stats.sign_flip_p(free * left, clusters)
+    return {"estimate": float(free @ gap) / weight, "p_value": float(p), "longer": float(extra.mean())}
 
 
 def power(cases: int, difference: float, discordant: float, *, alpha: float = 0.05) -> float:
@@ -177,7 +225,7 @@ def earned(against_champion: Result, against_prompt: Result | None) -> Result:
     """
     if against_prompt is None:
         return against_champion
-    told = [{**test, "name": f"{test['name']} (prompt alone)"} for test in against_prompt.tests]
+    told = [{**test, "name": f"{test['name']}{PROMPT_ALONE}"} for test in against_prompt.tests]
     tests = (*against_champion.tests, *told)
     metrics = {**against_champion.metrics, "prompt_alone": dict(against_prompt.metrics)}
     why = tuple(f"prompt alone: {reason}" for reason in against_prompt.reasons)
@@ -186,6 +234,19 @@ def earned(against_champion: Result, against_prompt: Result | None) -> Result:
         return Result(against_champion.verdict, metrics, tests, needed, (*against_champion.reasons, *why))
     reasons = ("better than the champion, but a prompt with examples does as well: nothing to train for", *why)
     return Result(against_prompt.verdict, metrics, tests, against_prompt.needed_cases, reasons)
+
+
+def heard(found: Result, voted: Mapping[str, Any] | None, *, alpha: float = 0.05) -> Result:
+    """The verdict with what people said of the two blind: a certain loss there refuses, corrected with the guards."""
+    if voted is None:
+        return found
+    suite = [test for test in found.tests if not str(test["name"]).endswith(PROMPT_ALONE)]
+    adjusted = stats.holm([*(test["p_worse"] for test in suite), voted["p_worse"]])[-1]
+    tests = (*found.tests, {**voted, "p_worse_holm": float(adjusted)})
+    if adjusted >= alpha or found.verdict == "worse":
+        return Result(found.verdict, found.metrics, tests, found.needed_cases, found.reasons)
+    lost = f"people prefer what serves: it won {voted['candidate']:.0%} of {voted['votes']} blind votes"
+    return Result("worse", found.metrics, tests, None, (lost, *found.reasons))
 
 
 def votes(

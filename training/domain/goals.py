@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,50 @@ GOALS = (
     Goal("Ask the clean room north_retail the template overlap", "query_clean_room", {"connection": "north_retail", "template": "overlap"}),
     Goal("Run the template reach_by_week in the clean room demo_room", "query_clean_room", {"connection": "demo_room", "template": "reach_by_week"}),
 )  # fmt: skip
+
+
+# What a planner practises on: other words and other numbers than the cases above.
+PRACTICE: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+    ("Sum up spend and sales for the month from {start} on", "read_metrics", {"start": "start"}),
+    ("Where did our sales come from between {start} and {end}?", "read_metrics", {"start": "start", "end": "end"}),
+    ("Are there late or broken reports in the past {days} days?", "harmonize_status", {"days": "days"}),
+    ("Check that data came in over {days} days", "harmonize_status", {"days": "days"}),
+    ("Estimate how sales answer spend", "fit_response", {}),
+    ("Make new curves from {start} to {end}", "fit_response", {"start": "start", "end": "end"}),
+    ("Plan {money} for the coming {weeks} weeks", "allocate_budget", {"total_budget": "money", "weeks": "weeks"}),
+    ("How should I divide {money} across {weeks} weeks?", "allocate_budget", {"total_budget": "money", "weeks": "weeks"}),
+    ("If the budget were {money}, what would it return?", "what_if", {"budgets": "one_budget"}),
+    ("Try {money} and then {more} on our plan", "what_if", {"budgets": "two_budgets"}),
+    ("Set up a store test that lasts {weeks} weeks and treats {stores} stores at most", "design_experiment", {"duration": "weeks", "most_units": "stores"}),
+    ("Tell me the result of the experiment {name}", "analyze_experiment", {"name": "name"}),
+    ("Can we say '{line}' at {network}?", "check_copy", {"text": "line", "network": "network"}),
+    ("Does {network} permit the headline '{line}'?", "check_copy", {"text": "line", "network": "network"}),
+    ("I need {count} headlines about {product}", "write_copy", {"product": "product", "variants": "count"}),
+    ("Look for names or numbers of people in: {note}", "scan_personal_data", {"text": "note"}),
+    ("Anything we learned before about {topic}?", "recall_lessons", {"about": "topic"}),
+    ("Use the template {template} in clean room {room}", "query_clean_room", {"connection": "room", "template": "template"}),
+)  # fmt: skip
+FILLED: Mapping[str, Sequence[Any]] = {
+    "start": ("2025-03-01", "2025-06-15", "2026-02-01"), "end": ("2026-03-15", "2026-05-31", "2026-06-30"),
+    "days": (3, 10, 21, 30, 60), "money": (30000, 45000, 180000, 400000, 900000), "more": (20000, 65000, 500000),
+    "weeks": (2, 5, 6, 9, 12), "stores": (4, 6, 15, 20), "name": ("Autumn flyer", "Endcap May", "Loyalty push"),
+    "line": ("Crisp and light", "The finest oats on earth", "Made with whole milk", "Cures a cold"),
+    "network": ("criteo", "amazon", "target", "walmart"), "count": (2, 4, 5), "product": ("Oat Crackers", "Lemon Tea", "Bean Soup"),
+    "note": ("Tom asked for a refund", "mail bo@example.com", "the pallet came at noon"), "topic": ("holiday prices", "search bids", "sold-out weeks"),
+    "room": ("south_mart", "trial_room"), "template": ("incremental_reach", "new_buyers", "frequency"),
+}  # fmt: skip
+
+
+def practice(rounds: int = 3) -> list[Goal]:
+    """Goals to imitate, each with its right call; in words that the gate does not use. The same in every run."""
+    rng = random.Random(1)
+    found: dict[str, Goal] = {}
+    for words, tool, arguments in PRACTICE * rounds:
+        values = {name: rng.choice(choices) for name, choices in FILLED.items()}
+        values |= {"one_budget": [values["money"]], "two_budgets": [values["money"], values["more"]]}
+        goal = Goal(words.format(**values), tool, {name: values[key] for name, key in arguments.items()})
+        found[goal.words] = goal
+    return list(found.values())
 
 
 def wrong(goal: Goal, name: str, arguments: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import importlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,17 @@ def compose(parts: Sequence[tuple[Path, float]], method: str, out: Path, *, rank
         method=f"compose:{method}",
         parents=[files.digest(folder) for folder, _ in parts],
         weights=weights,
-        **{k: manifests[0][k] for k in ("base_model", "base_digest", "template_digest", "task") if manifests[0].get(k)},
-        **({"brand": brands.pop()} if brands else {}),
+        **{k: manifests[0][k] for k in ("base_model", "base_digest", "template_digest") if manifests[0].get(k)},
+        **{name: value for name in ("brand", "retailer", "task") if (value := _one(m.get(name) for m in manifests))},
     )
     part_folder.rename(out)
     return digest
+
+
+def _one(values: Iterable[Any]) -> Any:
+    """What the parts that say anything agree on."""
+    found = {value for value in values if value}
+    return found.pop() if len(found) == 1 else None
 
 
 def _scaled(torch: Any, tensors: dict[str, Any], config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -15,6 +15,8 @@ from rmn.lib.errors import BadInput
 METHODS = ("sft", "dpo", "kto")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft")  # fmt: skip
+HEED_NOISE = frozenset({"sigmoid", "robust", "exo_pair"})  # losses that allow for labels the wrong way round
 RATES = {"sft": 5e-4, "dpo": 1e-4, "kto": 1e-4}  # for LoRA on hundreds of rows; the trainers' defaults learn nothing
 CHOICES = {
     "method": METHODS,
@@ -92,6 +94,14 @@ class RunConfig:
         return self.learning_rate or RATES[self.method]
 
     @property
+    def losses(self) -> tuple[str, ...]:
+        """What is minimised: where labels may be wrong, DPO's sigmoid is the robust one, for TRL's heeds no smoothing.
+
+        Source: Chowdhury et al. (2024), provably robust DPO: unbiased for the loss on clean labels.
+        """
+        return tuple("robust" if one == "sigmoid" and self.label_smoothing else one for one in self.loss_types)
+
+    @property
     def work(self) -> Path:
         """Checkpoints and progress, beside the adapter's folder; gone when it is whole."""
         return self.out.parent / f".{self.out.name}.work"
@@ -101,7 +111,7 @@ class RunConfig:
         row = dataclasses.asdict(self)
         for name in ("base_model", "data", "out", "parent", "facts"):
             row.pop(name)
-        return row | {"learning_rate": self.rate}
+        return row | {"learning_rate": self.rate, "loss_types": list(self.losses)}
 
 
 def read(path: Path) -> RunConfig:
@@ -162,7 +172,20 @@ def parse(given: Mapping[str, Any], folder: Path, where: str = "run") -> RunConf
     unknown = set(values.get("targets", ())) - set(TARGETS)
     if unknown:
         raise BadInput(f"{where}: targets: {', '.join(sorted(unknown))}: not served; known are {', '.join(TARGETS)}")
+    strange = set(values.get("loss_types", ())) - set(LOSSES)
+    if strange:
+        raise BadInput(
+            f"{where}: loss_types: {', '.join(sorted(strange))}: no such loss; known are {', '.join(LOSSES)}"
+        )
     config = RunConfig(**values)
+    if "exo_pair" in config.loss_types and not config.label_smoothing:
+        raise BadInput(f"{where}: loss_types: exo_pair needs a label_smoothing above 0")
+    if config.label_smoothing and config.method == "dpo" and not HEED_NOISE & set(config.loss_types):
+        raise BadInput(
+            f"{where}: label_smoothing: {', '.join(config.loss_types)} does not heed it; {', '.join(sorted(HEED_NOISE))} do"
+        )
+    if config.label_smoothing >= 0.5:
+        raise BadInput(f"{where}: label_smoothing is {config.label_smoothing:g}: at one half labels say nothing")
     if config.loss_weights and len(config.loss_weights) != len(config.loss_types):
         raise BadInput(f"{where}: loss_weights has {len(config.loss_weights)}, loss_types {len(config.loss_types)}")
     if config.packing and config.method != "sft":

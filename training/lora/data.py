@@ -1,8 +1,8 @@
 """Rows that train: read, checked, and told apart by method.
 
-SFT: ``prompt`` and ``completion``, or ``messages`` that end with the assistant. DPO: ``prompt``,
-``chosen``, ``rejected``. KTO: ``prompt``, ``completion``, ``label``. All as message lists (TRL's
-conversational form).
+SFT: ``prompt`` and ``completion``. DPO: ``prompt``, ``chosen``, ``rejected``, and where people were sure of it
+``strength`` (2: the pair is shown twice a pass). KTO: ``prompt``, ``completion``, ``label``. All as message lists
+(TRL's conversational form); ShareGPT's and OpenAI's shapes are read too (``training/domain/formats.py``).
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rmn.lib.errors import BadInput
+from training.domain import formats
 from training.domain.marks import MARKS
 
 Row = Mapping[str, Any]
 NEEDED = {"sft": ("prompt", "completion"), "dpo": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion")}
 FEWEST = 2
+STRONGEST = 4
 
 
 def read(path: Path, method: str, part: str = "train") -> list[dict[str, Any]]:
@@ -89,12 +91,7 @@ def _row(line: str, method: str, where: str) -> dict[str, Any]:
         raise BadInput(f"{where}: not JSON: {error}") from None
     if not isinstance(row, dict):
         raise BadInput(f"{where}: an object was expected")
-    if method == "sft" and "messages" in row and "prompt" not in row:
-        messages = row["messages"]
-        _messages(messages, f"{where}: messages")
-        if messages[-1]["role"] != "assistant":
-            raise BadInput(f"{where}: messages: the last must be the assistant's")
-        return {"prompt": messages[:-1], "completion": messages[-1:]}
+    row = formats.plain(row)
     kept = {name: row.get(name) for name in NEEDED[method]}
     for name, value in kept.items():
         if value is None:
@@ -102,8 +99,16 @@ def _row(line: str, method: str, where: str) -> dict[str, Any]:
         if isinstance(value, str):
             kept[name] = [{"role": "user" if name == "prompt" else "assistant", "content": value}]
         _messages(kept[name], f"{where}: {name}")
-    if method == "dpo" and kept["chosen"] == kept["rejected"]:
-        raise BadInput(f"{where}: chosen equals rejected: that teaches nothing; drop the row")
+        if name != "prompt" and kept[name][-1]["role"] != "assistant":  # type: ignore[index]
+            raise BadInput(f"{where}: {name}: the last message must be the assistant's")
+    if method == "dpo":
+        if kept["chosen"] == kept["rejected"]:
+            raise BadInput(f"{where}: chosen equals rejected: that teaches nothing; drop the row")
+        strength = row.get("strength", 1)
+        if isinstance(strength, bool) or not isinstance(strength, int) or not 1 <= strength <= STRONGEST:
+            raise BadInput(f"{where}: strength is {strength!r}: a whole number from 1 to {STRONGEST} was expected")
+        if strength > 1:
+            kept["strength"] = strength
     if method == "kto":
         if not isinstance(row.get("label"), bool):
             raise BadInput(f"{where}: label: true or false was expected")
@@ -121,6 +126,15 @@ def _messages(value: Any, where: str) -> None:
     )
     if not fine:
         raise BadInput(f"{where}: a list of messages with role and content was expected")
+
+
+def weighted(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows as a trainer takes them: a pair of strength 2 stands there twice."""
+    return [
+        {name: value for name, value in row.items() if name != "strength"}
+        for row in rows
+        for _ in range(row.get("strength", 1))
+    ]
 
 
 def fitting(

@@ -37,6 +37,7 @@ FINGERPRINT = "run.sha256"
 DISK_WORDS = ("no space left", "os error 28", "file write failed", "file too large", "disk quota")
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 LENGTH_TEXTS, LENGTH_LOOKS = 6, 8  # texts whose expected length is watched, and looks in a run
+RENDERED = 3  # texts whose rendering and token ids the manifest shows
 PROBES = 6  # texts whose log-probabilities the manifest keeps, to prove the adapter where it serves
 Progress = Callable[[Mapping[str, Any]], None]  # told {step, steps, loss, ...} after each step
 
@@ -137,7 +138,8 @@ def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[s
             for row in held
             if length([*row["prompt"], *(row.get("chosen") or row["completion"])]) <= config.max_length
         ]
-    trainer, log = _trainer(config, words, kept, held if config.eval_every else [], progress)
+    shown = rows_of.weighted(kept)
+    trainer, log = _trainer(config, words, shown, rows_of.weighted(held) if config.eval_every else [], progress)
     same = _fingerprint(config, whole)
     checkpoint = _last_checkpoint(config.work) if resume else None
     if checkpoint is None:
@@ -176,12 +178,14 @@ def _train(config: RunConfig, resume: bool, progress: Progress | None) -> dict[s
         "data": {
             "digest": rows_of.digest(whole),
             "rows": len(kept),
+            "rows_shown": len(shown),  # in a pass: pairs that people were sure of count twice
             "too_long": too_long,
             "held_out": len(held),
             **_data_manifest(config.data),
         },
         "config": config.row(),
-        "rendered": texts[:2],
+        "rendered": texts[:RENDERED],
+        "rendered_ids": [words(text, add_special_tokens=False)["input_ids"] for text in texts[:RENDERED]],
         "curve": log,
         "steps": len(log) and log[-1]["step"],
         "final_loss": log[-1]["loss"] if log else None,
@@ -405,7 +409,7 @@ def _trainer(
         arguments = trl.DPOConfig(
             **common,
             beta=config.beta,
-            loss_type=list(config.loss_types),
+            loss_type=list(config.losses),
             loss_weights=list(config.loss_weights) or None,
             label_smoothing=config.label_smoothing,
         )

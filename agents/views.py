@@ -45,6 +45,7 @@ from retailers.services import check_text
 from rmn.lib import pages, stats, words
 from rmn.lib.errors import BadInput, RmnError
 from rmn.lib.http import StaffRequest
+from rmn.lib.runs import find as find_run
 
 HTMX_STOP_POLLING = 286
 ONLY_DECIDERS = "Only analysts and ops staff of the brand decide; ask one of them."
@@ -581,6 +582,7 @@ def adapter(request: StaffRequest, pk: UUID) -> HttpResponse:
             {"words": digest[:12], "url": reverse("adapter", args=[parents[digest].uuid]) if digest in parents else ""}
             for digest in row.parents
         ],
+        "made_by": find_run(row.manifest.get("training_run"), request.user),
         "children": [{"words": one.digest[:12], "url": reverse("adapter", args=[one.uuid])} for one in children],
         "picture": picture,
         "verdict": str(row.gate.get("verdict", "")).replace("_", " ").capitalize(),

@@ -67,6 +67,7 @@ OF_A_ROW: dict[str, tuple[Made, dict[str, str]]] = {
     "copy-evidence": (factories.CopyEvidenceFactory, {}),
     "training-run": (factories.TrainingRunFactory, {}),
     "dataset": (factories.DatasetFactory, {}),
+    "answer-lineage": (factories.FeedbackFactory, {}),
     "evaluation": (factories.EvaluationFactory, {}),
     "withdrawal": (factories.WithdrawalFactory, {}),
 }

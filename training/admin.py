@@ -8,7 +8,7 @@ from unfold.decorators import action, display
 
 from rmn.lib.admin import RunAdmin
 from training import services
-from training.forms import RetailerForm
+from training.forms import CompositionForm, RetailerForm
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 
 VERDICTS = {"better": "success", "not_worse": "info", "worse": "danger", "not_enough_evidence": "warning"}
@@ -31,6 +31,20 @@ class TrainingRunAdmin(RunAdmin):
     list_display = ["__str__", "brand", "task", "method", "shown_status", "shown_progress", "loss", "adapter"]
     list_filter = ["method", "task", *RunAdmin.list_filter]
     list_select_related = ["brand", "adapter"]
+
+    actions_list = ["compose"]
+
+    @action(
+        description="Compose versions",
+        permissions=["change_runs"],
+        dialog={
+            "title": "Adds retailer, brand and task versions into one of the brand's own; it waits for the gate",
+            "form_class": CompositionForm,
+        },
+    )
+    def compose(self, request: HttpRequest, form: CompositionForm) -> HttpResponse:
+        run = services.request_composition(**form.cleaned_data, by=request.user)
+        return HttpResponse(headers={"HX-Redirect": run.get_absolute_url()})
 
     @admin.display(description="loss")
     def loss(self, row: TrainingRun) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -15,6 +16,7 @@ from campaigns.models import Task
 from retailers.models import Brand, Retailer
 from rmn.lib.rest import RUN_FIELDS, ReadOnlyRows, Reference, RowSerializer
 from training import services
+from training.lora.compose import METHODS
 from training.models import Dataset, Evaluation, Lesson, TrainingRun
 
 PEOPLE = {"analyst", "integration"}
@@ -79,6 +81,22 @@ class TrainingRunSerializer(RowSerializer):
         ]
 
 
+class Part(serializers.Serializer):
+    """A version to compose, with its weight."""
+
+    adapter = Reference(queryset=Adapter.objects.all())
+    weight = serializers.FloatField(min_value=-10, max_value=10)
+
+
+class CompositionWish(serializers.Serializer):
+    """Versions composed into one of the brand's own; ``search`` looks for better weights on half of the unseen cases."""
+
+    brand = Reference(queryset=Brand.objects.all())
+    parts = Part(many=True, allow_empty=False)
+    method = serializers.ChoiceField(choices=METHODS, default="cat")
+    search = serializers.BooleanField(default=False)
+
+
 class TrainingWish(serializers.Serializer):
     """A training on a data set; ``config`` holds keys of RUN.json (docs/training.md)."""
 
@@ -105,6 +123,16 @@ class TrainingRuns(ReadOnlyRows):
         )
         return self.accepted(run)
 
+    @extend_schema(request=CompositionWish, responses={202: OpenApiTypes.OBJECT})
+    @action(detail=False, methods=["post"])
+    def compose(self, request: Request) -> Response:
+        """Retailer, brand and task versions into one; it waits for the gate like any other."""
+        wish = CompositionWish(data=request.data, context={"request": request})
+        wish.is_valid(raise_exception=True)
+        asked = wish.validated_data
+        asked["parts"] = [(part["adapter"], part["weight"]) for part in asked["parts"]]
+        return self.accepted(services.request_composition(**asked, by=request.user))
+
 
 class EvaluationSerializer(RowSerializer):
     class Meta:
@@ -120,6 +148,8 @@ class EvaluationWish(serializers.Serializer):
     candidate = Reference(queryset=Adapter.objects.all())
     champion = Reference(queryset=Adapter.objects.all(), required=False, allow_null=True)
     suite = serializers.CharField(max_length=120, default="creative")
+    margin = serializers.FloatField(min_value=0, max_value=1, required=False)
+    minimum = serializers.FloatField(min_value=0, max_value=1, required=False)
 
 
 class Evaluations(ReadOnlyRows):

@@ -8,7 +8,11 @@ from django import forms
 from django.contrib.auth.models import User
 from unfold.forms import BaseDialogForm
 
+from agents import serving
+from agents.models import Adapter
 from retailers.models import Brand, Retailer
+from rmn.lib.errors import BadInput
+from training.lora.compose import METHODS
 from training.suites import SUITES
 
 
@@ -41,6 +45,29 @@ class RetailerForm(BaseDialogForm):
     """Whose reports are to be read better."""
 
     retailer = forms.ModelChoiceField(Retailer.objects.order_by("name"))
+
+
+class CompositionForm(BaseDialogForm):
+    """Which versions are added, with what weights."""
+
+    brand = forms.ModelChoiceField(Brand.objects.order_by("name"))
+    parts = forms.CharField(
+        help_text="versions with weights, as 3f9a1c:0.5 77ab02:0.3; of the brand or shared by all", max_length=600
+    )
+    method = forms.ChoiceField(choices=[(name, name) for name in METHODS], help_text="cat is exact")
+    search = forms.BooleanField(required=False, help_text="search the weights on half of the unseen cases")
+
+    def clean_parts(self) -> list[tuple[Adapter, float]]:
+        found = []
+        for text in self.cleaned_data["parts"].split():
+            name, _, weight = text.rpartition(":")
+            try:
+                found.append((serving.find(name), float(weight)))
+            except ValueError:
+                raise forms.ValidationError(f"{text}: a version, a colon and a number were expected") from None
+            except BadInput as error:
+                raise forms.ValidationError(str(error)) from None
+        return found
 
 
 class WithdrawalForm(forms.Form):

@@ -153,11 +153,10 @@ class TrainingRunQuerySet(RunQuerySet):
             brand=dataset.brand,
             retailer=dataset.retailer,
             task=dataset.task,
-            method=dataset.kind,
             dataset=dataset,
             config=config,
             estimate=self.estimate(dataset, config),
-            **more,
+            **{"method": dataset.kind, **more},
         )
         run.forecast = run.promised()
         run.save()
@@ -179,8 +178,9 @@ class TrainingRunQuerySet(RunQuerySet):
 
 
 class TrainingRun(Run):
-    """One training: configuration, curve, cost, and the adapter that came out."""
+    """One training: configuration, curve, cost, and the adapter that came out. A composition is one without steps."""
 
+    COMPOSED: ClassVar[str] = "mix"
     task_name: ClassVar[str] = "training.tasks.train"
     words: ClassVar[str] = "Train adapter"
 
@@ -188,7 +188,7 @@ class TrainingRun(Run):
     retailer = models.ForeignKey(Retailer, models.PROTECT, null=True, blank=True, related_name="+")
     task = models.CharField(max_length=12, choices=Task, blank=True)  # none: how a retailer's reports read
     lesson = models.ForeignKey(Lesson, models.PROTECT, null=True, blank=True, related_name="training_runs")
-    method = models.CharField(max_length=4)  # sft, dpo, kto
+    method = models.CharField(max_length=4)  # sft, dpo, kto; mix: composed of others
     dataset = models.ForeignKey(Dataset, models.PROTECT, null=True, blank=True, related_name="training_runs")
     parent = models.ForeignKey(Adapter, models.PROTECT, null=True, blank=True, related_name="+")
     adapter = models.ForeignKey(Adapter, models.PROTECT, null=True, blank=True, related_name="training_runs")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 
+from agents.inference.adapters import read_manifest
 from agents.models import Adapter
 from campaigns.models import Task
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import BadInput
+from training.lora.compose import METHODS
+from training.lora.config import RunConfig
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 from training.suites import SUITES
 
@@ -75,6 +80,74 @@ def request_training(**wish: Any) -> TrainingRun:
     return run
 
 
+def wish_for_file(asked: RunConfig, *, by: Any = None) -> TrainingRun:
+    """Record a training that a RUN.json asks for, not queued; in the scope of its data set, where that was built here.
+
+    Raises:
+        BadInput: answers of the data set were withdrawn.
+    """
+    told = read_manifest(asked.data)
+    found = Dataset.objects.filter(digest=told.get("digest") or "-", status=Dataset.Status.SUCCEEDED)
+    dataset = found.filter(revoked_at=None).first()
+    if dataset is None and found.exists():
+        raise BadInput(f"{asked.data}: rows of it were withdrawn; build it anew")
+    config = {key: value for key, value in asked.row().items() if key in ADJUSTABLE}
+    if dataset is None:
+        return TrainingRun.objects.create(method=asked.method, config=config, requested_by=by)
+    parent = None
+    if asked.parent is not None and read_manifest(asked.parent):
+        parent = Adapter.objects.filter(digest=read_manifest(asked.parent).get("digest")).filter(Q(brand=dataset.brand) | Q(brand=None)).first()  # fmt: skip
+    return TrainingRun.objects.wish(dataset=dataset, parent=parent, requested_by=by, config=config, method=asked.method)
+
+
+def wish_for_composition(
+    *, brand: Brand, parts: Sequence[tuple[Adapter, float]], method: str = "cat", search: bool = False, by: Any = None
+) -> TrainingRun:
+    """Record a composition of retailer, brand and task versions into one of the brand's own; nothing is queued yet.
+
+    Args:
+        parts: versions with their weights; the brand's own, or shared knowledge.
+        search: whether the weights are searched on half of the unseen cases.
+
+    Raises:
+        BadInput: fewer than two parts, another brand's, one that was withdrawn, a weight of none, or no such method.
+    """
+    if method not in METHODS:
+        raise BadInput(f"method {method!r}: one of {', '.join(METHODS)}")
+    if len(parts) < 2:
+        raise BadInput("at least two versions are composed")
+    for adapter, weight in parts:
+        if adapter.brand_id not in (None, brand.pk):
+            raise BadInput("a version of another brand cannot be composed here")
+        if adapter.state == Adapter.State.REVOKED:
+            raise BadInput(f"{adapter.digest[:12]} was withdrawn; take another version")
+        if not 0 < abs(weight) <= 10:
+            raise BadInput(f"weight {weight:g} of {adapter.digest[:12]}: between -10 and 10, and not 0")
+    tasks_of = {adapter.task for adapter, _ in parts if adapter.task}
+    retailers_of = {adapter.retailer for adapter, _ in parts if adapter.retailer}
+    if len(tasks_of) != 1 or len(retailers_of) > 1:
+        raise BadInput("the parts must be for one task, and for one retailer at most")
+    return TrainingRun.objects.create(
+        brand=brand,
+        retailer=retailers_of.pop() if retailers_of else None,
+        task=tasks_of.pop(),
+        method=TrainingRun.COMPOSED,
+        requested_by=by,
+        config={
+            "parts": [{"adapter": adapter.digest, "weight": weight} for adapter, weight in parts],
+            "compose": method,
+            "search": search,
+        },
+    )
+
+
+@transaction.atomic
+def request_composition(**wish: Any) -> TrainingRun:
+    run = wish_for_composition(**wish)
+    run.enqueue()
+    return run
+
+
 def wish_for_evaluation(
     *,
     brand: Brand,
@@ -86,7 +159,17 @@ def wish_for_evaluation(
     by: Any = None,
     **config: Any,
 ) -> Evaluation:
-    """Record an evaluation; no champion means the base model."""
+    """Record an evaluation; no champion means the base model.
+
+    Args:
+        config: ``margin``, ``minimum`` (rates), ``prompt_alone`` (False leaves the best prompt out), ``networks``, ``most``.
+
+    Raises:
+        BadInput: an adapter of another brand, or a margin or minimum that is no share.
+    """
+    for name in ("margin", "minimum"):
+        if not 0 <= float(config.get(name, 0)) <= 1:
+            raise BadInput(f"{name} {config[name]:g}: between 0 and 1")
     for adapter in (candidate, champion):
         if adapter is not None and adapter.brand_id not in (None, brand.pk):
             raise BadInput("an adapter of another brand cannot be evaluated here")

@@ -7,7 +7,7 @@ answer becomes a row of ``passed``, ``why`` and ``cluster``, and rows become one
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,6 +22,7 @@ from retailers.models import Brand, FeedMapping, Retailer, SKUCatalog
 from rmn.lib import pii
 from rmn.lib.errors import BadInput
 from training.domain import checks, gate, goals, prompting
+from training.domain.curation import Judged
 from training.domain.starter import FEATURES
 
 Row = dict[str, Any]
@@ -43,16 +44,31 @@ class Suite:
     guards: tuple[str, ...]
     most_tokens: int
     pattern: str | None = None  # a regular expression that answers are held to
+    prose: bool = False  # free text, where length can pass for merit
 
     def rows(self, texts: Sequence[str], places: Sequence[int] | None = None) -> list[Row]:
         """Each answer judged; ``places`` says which cases they answer, all by default."""
         return [self.check(place, text) for place, text in zip(places or range(len(texts)), texts, strict=True)]
 
-    def compared(self, candidate: Sequence[Row], champion: Sequence[Row]) -> gate.Result:
+    def compared(
+        self,
+        candidate: Sequence[Row],
+        champion: Sequence[Row],
+        *,
+        margin: float = gate.MARGIN,
+        minimum: float = gate.MINIMUM,
+    ) -> gate.Result:
         """The gate on two sides' rows: passing gains, what it includes are guards."""
         mine = self.measures(candidate)
+        longer = [a["length"] - b["length"] for a, b in zip(candidate, champion, strict=True)]
         return gate.compare(
-            mine, self.measures(champion), [row["cluster"] for row in candidate], parts=set(mine) - {"passes"}
+            mine,
+            self.measures(champion),
+            [row["cluster"] for row in candidate],
+            parts=set(mine) - {"passes"},
+            longer=longer if self.prose else None,
+            margin=margin,
+            minimum=minimum,
         )
 
 
@@ -102,6 +118,7 @@ def creative(brand: Brand | None, networks: Sequence[str] | None = None, most: i
         measures=_headlines,
         guards=("names the product", "fits", "invents nothing", "keeps the rules", "no personal data"),
         most_tokens=LONGEST,
+        prose=True,
     )
 
 
@@ -210,6 +227,35 @@ def planning(most: int | None = None) -> Suite:
         guards=("a valid call", "the right tool"),
         most_tokens=128,
     )
+
+
+def practice() -> list[Judged]:
+    """Right calls for goals of other words than the gate's, made by rule: what a planner can imitate before anybody has answered."""
+    system = {"role": "system", "content": planner.told()}
+    return [
+        Judged(
+            kind="thumb",
+            prompt=briefs.as_text([system, {"role": "user", "content": goal.words}]),
+            text_a=json.dumps({"name": goal.tool, "arguments": dict(goal.arguments)}),
+            value=1,
+            origin="rule",
+        )
+        for goal in goals.practice()
+    ]
+
+
+def asked_at_the_gate(brand: Brand | None, task: str, sharing: Iterable[Brand] = ()) -> set[str]:
+    """Clusters and prompts that the gate asks: nothing of them trains, whoever answered it.
+
+    Args:
+        sharing: the brands whose answers shared knowledge comes from; looked at where there is no brand.
+    """
+    if task == "planning":
+        return {goal.words for goal in goals.GOALS if not goal.shown}
+    if task != "creative":
+        return set()
+    items = [item for owner in ([brand] if brand else sharing) for item in products(owner, unseen=True)]
+    return {briefs.cluster(item) for item in items} | {briefs.messages(item)[-1]["content"] for item in items}
 
 
 # -- schema_mapping: which field of RMIS a column is

@@ -30,30 +30,39 @@ from agents import forecasts, serving
 from agents import services as deployments
 from agents.domain import briefs
 from agents.inference import adapters as files
+from agents.inference.base import base_digest
 from agents.inference.errors import AdapterExists
 from agents.inference.types import InferenceClient, Message, Question, Reply
 from agents.models import Adapter
 from campaigns import copy
 from campaigns.models import Recommendation
-from feedback.models import Feedback
+from feedback import services as feedback
+from feedback.models import Feedback, ReviewTask
 from retailers import audit
 from retailers import services as retailers
 from retailers.models import Brand, Retailer, SKUCatalog
 from rmn.lib import tenancy
 from rmn.lib.commands import write_jsonl, write_text
 from rmn.lib.errors import BadInput, RmnError
-from rmn.lib.runs import RunTaken
+from rmn.lib.runs import Cancelled, LeaseLost, RunTaken
 from rmn.lib.tasks import TenantTask
 from training import suites
 from training.domain import checks, curation, gate, lessons, mixing
 from training.domain.curation import Judged, Report
+from training.lora import train as trainer
 from training.lora.compose import compose
+from training.lora.config import HEED_NOISE, RunConfig
+from training.lora.train import Progress
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal, allowed
 from training.suites import LONGEST, SUITES, Row, Suite, checked
 
 TOGETHER = 16  # texts asked of the server at a time
-# of a lesson: twice the rate teaches length before taste (docs/training.md)
+# of a lesson, by method: twice the rate teaches length before taste (docs/training.md)
 RECIPES: dict[str, dict[str, Any]] = {"sft": {}, "dpo": {"learning_rate": 5e-5}}
+# and by task: a planner is told all tools before each goal, some 1,600 tokens
+LONG: dict[str, dict[str, Any]] = {"planning": {"max_length": 2304, "batch": 2, "accumulation": 4}}
+ASKED_FIRST = 5.0  # priority of pairs that the gate waits for
+USUAL_WIN_RATE = 0.6  # worth telling, before anybody has voted
 STAGED_SHARE = 0.1  # of campaigns that meet a version on trial
 log = structlog.get_logger(__name__)
 
@@ -97,6 +106,8 @@ def build(run: Dataset) -> Path:
     run.report(0.1, "Reading the answers")
     answers = curation.fair([_judged(row, timezone.now()) for row in standing(run)], report)
     answers = [*answers, *_by_networks(run)]
+    if (run.task, run.kind) == ("planning", "sft"):
+        answers += suites.practice()
     make = {"dpo": curation.preferences, "kto": curation.labels, "sft": curation.demonstrations}[run.kind]
     kept = curation.curate(make(answers, report), report, min_agreement=float(run.config.get("min_agreement", 0.0)))
     return keep(run, kept, report)
@@ -108,8 +119,11 @@ def keep(run: Dataset, rows: Sequence[dict[str, Any]], report: Report) -> Path:
     Raises:
         BadInput: too few rows.
     """
-    run.report(0.5, f"{len(rows)} rows; masking personal data")
     owner = str(run.brand.uuid) if run.brand else "shared"
+    rows, asked = curation.without(rows, suites.asked_at_the_gate(run.brand, run.task, sharing()))
+    if asked:
+        report.dropped["kept for the gate"] += asked
+    run.report(0.5, f"{len(rows)} rows; masking personal data")
     rows = curation.mask(rows, masker(run.brand), report)
     train, held = curation.split(rows, owner)
     train, by_people = curation.hold_people(train, owner)
@@ -137,15 +151,38 @@ def keep(run: Dataset, rows: Sequence[dict[str, Any]], report: Report) -> Path:
 def write(folder: Path, parts: Mapping[str, Sequence[dict[str, Any]]], told: dict[str, Any]) -> None:
     """train.jsonl, eval.jsonl, people.jsonl (where some are held out), lineage.json and, last, manifest.json.
 
-    The set is whole when the last stands. lineage.json names the answers behind the rows, by UUID; it
-    stays here and is in no export.
+    The set is whole when the last stands. The folder is named by what it holds, so a set that stands is never
+    written again; answers that give the same rows later are added to its lineage. lineage.json names the answers
+    behind the rows, by UUID; it stays here and is in no export.
     """
+    answers = {key for rows in parts.values() for row in rows for key in row.get("keys", ())}
+    stands = (folder / "manifest.json").exists() and (folder / "train.jsonl").exists()
+    if stands:
+        answers |= set(_answers_behind(folder))
+    write_text(folder / "lineage.json", json.dumps({"answers": sorted(answers)}))
+    if stands:
+        return
     for name, rows in parts.items():
         if rows or name != "people":
             write_jsonl(folder / f"{name}.jsonl", (curation.written(row) for row in rows))
-    answers = sorted({key for rows in parts.values() for row in rows for key in row.get("keys", ())})
-    write_text(folder / "lineage.json", json.dumps({"answers": answers}))
     write_text(folder / "manifest.json", json.dumps(told, indent=1, sort_keys=True) + "\n")
+
+
+def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a set that stands, by part.
+
+    Raises:
+        BadInput: they are not those that its manifest was written for.
+    """
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for name in ("train", "eval", "people"):
+        if (folder / f"{name}.jsonl").exists():
+            with (folder / f"{name}.jsonl").open(encoding="utf-8") as lines:
+                parts[name] = [json.loads(line) for line in lines]
+    told = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if curation.digest(parts.get("train", []), parts.get("eval", []), parts.get("people", [])) != told["digest"]:
+        raise BadInput(f"{folder}: its rows were changed since it was built; build the set anew")
+    return parts
 
 
 def sharing() -> Any:
@@ -154,8 +191,11 @@ def sharing() -> Any:
 
 
 def answers_of(brand: Brand | None, retailer: Retailer | None, task: str) -> Any:
-    """Answers of a scope that were not taken back, and whose author and brand did not withdraw."""
-    rows = allowed(Feedback.objects.standing().filter(task=task, is_gold=False))
+    """Answers of a scope that were not taken back, and whose author and brand did not withdraw.
+
+    Gold questions and repeats with sides swapped measure the reader; they are no second vote.
+    """
+    rows = allowed(Feedback.objects.standing().first_showings().filter(task=task))
     rows = rows.filter(brand=brand) if brand else rows.filter(brand__in=sharing())
     return rows if retailer is None else rows.filter(retailer=retailer)
 
@@ -185,6 +225,7 @@ def _judged(row: Feedback, now: datetime) -> Judged:
         key=str(row.uuid),
         reasons=tuple(str(reason) for reason in row.reasons),
         age_days=(now - row.created_at).total_seconds() / 86_400,
+        first=row.shown_first,
     )
 
 
@@ -231,7 +272,34 @@ def train(run_id: str) -> None:
     if run.is_finished:
         return
     with run.tracked():
-        work(run)
+        composed(run) if run.method == TrainingRun.COMPOSED else work(run)
+
+
+def composed(run: TrainingRun) -> Adapter:
+    """The work of a composition, inside ``run.tracked()``: a version of its own, to be gated like any other.
+
+    Raises:
+        BadInput: the parts do not fit together, one was withdrawn meanwhile, or a part's guard fails in the sum.
+    """
+    out = Path(settings.VAR) / "training" / str(run.pk) / "adapter"
+    shutil.rmtree(out, ignore_errors=True)  # of an attempt before
+    wanted = {one["adapter"]: float(one["weight"]) for one in run.config["parts"]}
+    rows = Adapter.objects.filter(digest__in=wanted).filter(Q(brand=run.brand) | Q(brand=None))
+    gone = wanted.keys() - set(rows.exclude(state=Adapter.State.REVOKED).values_list("digest", flat=True))
+    if gone:
+        raise BadInput(f"{', '.join(sorted(one[:12] for one in gone))}: withdrawn meanwhile; take other versions")
+    parts = [(Path(settings.RMN_ADAPTERS) / digest, weight) for digest, weight in wanted.items()]
+    run.report(0.1, f"Adding {len(parts)} versions by {run.config['compose']}")
+    if run.config.get("search"):
+        with serving.inference() as client:
+            found = mix(client, parts, run.config["compose"], out, suites.of(SUITES[run.task], brand=run.brand))
+        run.report(0.9, f"Weights {', '.join(f'{w:g}' for w in found.weights)}, the best of {len(found.tried)}")
+    else:
+        compose(parts, run.config["compose"], _made(out.parent) / out.name)
+    run.report(0.95, "Checking and registering the version")
+    adapter = serving.register(out, kind="composed", brand=run.brand, retailer=run.retailer, task=run.task)
+    run.store(adapter=adapter)
+    return adapter
 
 
 def work(run: TrainingRun) -> Adapter:
@@ -280,29 +348,81 @@ def work(run: TrainingRun) -> Adapter:
     if child.returncode != 0:
         words = (last or ["it said nothing"])[-1].removeprefix("training.lora: ")
         if child.returncode == 2:
-            run.store(stopped_by=words.split(" ")[0][:60] if " at step " in words else "")
+            run.store(stopped_by=_named_end(words))
             raise BadInput(words)
         raise TrainerDied(f"the trainer ended with {child.returncode}: {words[:400]}")
-    manifest = files.read_manifest(folder / "adapter")
-    run.metrics = manifest["curve"]
-    run.report(0.97, "Checking and registering the adapter")  # raises where another worker has the run now
-    adapter = serving.register(
-        folder / "adapter",
-        kind="brand" if run.brand_id else "task" if run.task else "retailer",
-        brand=run.brand,
-        retailer=run.retailer,
-        task=run.task,
-    )
-    run.store(metrics=run.metrics, adapter=adapter)
+    adapter = published(run, folder / "adapter")
     if run.forecast is not None and run.seconds is not None:
         source = {"training_run": str(run.pk), "attempts": run.attempts}
         forecasts.resolve(run.forecast, observed=round(run.seconds / 60, 2), source=source)
     return adapter
 
 
+def published(run: TrainingRun, folder: Path) -> Adapter:
+    """The finished folder's row, in the run's scope; a worker that is stale changes nothing."""
+    manifest = files.read_manifest(folder)
+    run.metrics = manifest["curve"]
+    run.report(0.97, "Checking and registering the adapter")  # raises where another worker has the run now
+    adapter = serving.register(
+        folder,
+        kind="brand" if run.brand_id else "task" if run.task else "retailer",
+        brand=run.brand,
+        retailer=run.retailer,
+        task=run.task,
+    )
+    run.store(metrics=run.metrics, adapter=adapter, stopped_by=manifest.get("stopped_by") or "")
+    return adapter
+
+
+def train_file(run: TrainingRun, asked: RunConfig, *, resume: bool = False, tell: Progress | None = None) -> None:
+    """A training as its file asks for it, in this process, inside ``run.tracked()``.
+
+    The adapter stands where the file says. It is registered where its data set was built here for this
+    installation's base model; else it belongs to nobody's scope, and the log says so.
+
+    Raises:
+        RmnError: as the trainer, with its lamp or end kept on the row; Cancelled where a person asked.
+    """
+    ended: list[Exception] = []
+
+    def told(line: Mapping[str, Any]) -> None:
+        if tell is not None:
+            tell(line)
+        run.metrics = [*run.metrics, {k: v for k, v in line.items() if k != "steps"}]
+        try:
+            run.store(metrics=run.metrics)
+            run.report(
+                0.05 + 0.9 * line["step"] / line["steps"],
+                f"Step {line['step']} of {line['steps']}, loss {line['loss']:.3f}",
+            )
+        except (Cancelled, LeaseLost) as end:
+            ended.append(end)
+            raise trainer.Stopped(str(end)) from None
+
+    try:
+        manifest = trainer.train(asked, resume=resume, progress=told)
+    except RmnError as error:
+        if ended:
+            raise ended[0] from None
+        run.store(stopped_by=_named_end(str(error)))
+        raise
+    if run.dataset is not None and manifest["base_digest"] == base_digest(Path(settings.RMN_BASE_MODEL)):
+        published(run, asked.out)
+        return
+    run.store(metrics=manifest["curve"], stopped_by=manifest.get("stopped_by") or "")
+    run.report(0.97, "Not registered: its data set was not built here, or the base model is another")
+
+
+def _named_end(words: str) -> str:
+    """The name that a trainer's last line begins with: a lamp, disk_full, out_of_memory; nothing for another refusal."""
+    name = words.split(" ")[0]
+    return name[:60] if " at step " in words or words.startswith("out_of_memory before") else ""
+
+
 def _asked(run: TrainingRun, folder: Path) -> dict[str, Any]:
     if run.dataset is None or not run.dataset.path:
         raise BadInput("no data set was chosen; build one first")
+    read(Path(settings.MEDIA_ROOT) / run.dataset.path)
     facts = {
         "brand": run.brand.slug if run.brand else None,
         "retailer": run.retailer.slug if run.retailer else None,
@@ -311,9 +431,10 @@ def _asked(run: TrainingRun, folder: Path) -> dict[str, Any]:
         "training_run": str(run.pk),
     }
     measured = (run.dataset.manifest.get("label_noise") or {}).get("smoothing")
+    heeds = HEED_NOISE & set(run.config.get("loss_types") or ["sigmoid"])
     noise = (
         {"label_smoothing": measured}
-        if run.method == "dpo" and measured and "label_smoothing" not in run.config
+        if run.method == "dpo" and measured and heeds and "label_smoothing" not in run.config
         else {}
     )
     given = {
@@ -394,15 +515,15 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
             serving.ensure(client, adapter)
         said = answers(client, suite, asked, adapter.digest if adapter else None)
         cases[name], seconds[name] = suite.rows(said.texts), statistics.median(said.latencies_s)
-    found = suite.compared(cases["candidate"], cases["champion"])
+    limits = {name: float(run.config[name]) for name in ("margin", "minimum") if name in run.config}
+    found = suite.compared(cases["candidate"], cases["champion"], **limits)
     if "prompt_alone" in cases:
-        found = gate.earned(found, suite.compared(cases["candidate"], cases["prompt_alone"]))
-    told = found.row()
+        found = gate.earned(found, suite.compared(cases["candidate"], cases["prompt_alone"], **limits))
     voted = blind_votes(run)
-    if voted is not None:
-        told["tests"].append(voted)
+    found = gate.heard(found, voted)
+    ask_for_votes(run, found, voted)
     result = {
-        **told,
+        **found.row(),
         "candidate": run.candidate.digest if run.candidate else "base",
         "champion": run.champion.digest if run.champion else "base",
         "pass_rate": {side: checks.summary(rows) for side, rows in cases.items()},
@@ -431,8 +552,8 @@ def judge(run: Evaluation, client: InferenceClient) -> gate.Result:
 def blind_votes(run: Evaluation) -> dict[str, Any] | None:
     """What people said in blind pairs of these two versions; None where they have not."""
     mine, theirs = (one.digest if one else "" for one in (run.candidate, run.champion))
-    rows = allowed(Feedback.objects.standing().human().pairs())
-    rows = rows.filter(brand=run.brand, task=run.task, is_gold=False)
+    rows = allowed(Feedback.objects.standing().human().pairs().first_showings())
+    rows = rows.filter(brand=run.brand, task=run.task)
     rows = rows.filter(
         Q(adapter_digest=mine, other_adapter_digest=theirs) | Q(adapter_digest=theirs, other_adapter_digest=mine)
     ).exclude(outcome=Feedback.Outcome.BOTH_BAD)
@@ -446,6 +567,20 @@ def blind_votes(run: Evaluation) -> dict[str, Any] | None:
         longer.append(float(len(ours.text) - len(other.text)))
         clusters.append(row.prompt_cluster or row.recommendation.prompt_cluster or str(row.pk))
     return gate.votes(won, longer, clusters) if won else None
+
+
+def ask_for_votes(run: Evaluation, found: gate.Result, voted: Mapping[str, Any] | None) -> None:
+    """Put open pairs of these two versions first in the queue while the gate cannot decide, with the votes it lacks."""
+    mine, theirs = (one.digest if one else "" for one in (run.candidate, run.champion))
+    pairs = ReviewTask.objects.open().filter(brand=run.brand, task=run.task, kind="pair", is_gold=False, repeats=None)
+    pairs = pairs.filter(
+        Q(recommendation__adapter_digest=mine, other__adapter_digest=theirs)
+        | Q(recommendation__adapter_digest=theirs, other__adapter_digest=mine)
+    )
+    lacking = int(voted["needed_votes"]) - int(voted["votes"]) if voted else gate.pairs_needed(USUAL_WIN_RATE)
+    open_still = found.verdict in ("not_enough_evidence", "not_worse") and lacking > 0
+    wish = (ASKED_FIRST, lacking) if open_still else (0.0, None)
+    feedback.prioritize(dict.fromkeys(pairs.values_list("pk", flat=True), wish))
 
 
 def answers(client: InferenceClient, suite: Suite, asked: Sequence[Sequence[Message]], adapter: str | None) -> Answers:
@@ -654,7 +789,7 @@ def _taught(run: Lesson, kind: str, parent: Adapter | None, share: float) -> Tra
         raise NothingToLearn(str(failed)) from None
     trained = run.training_runs.filter(method=kind).first()
     if trained is None:
-        config = {**RECIPES[kind], **dict(run.config.get(kind) or {})}
+        config = {**RECIPES[kind], **LONG.get(run.task, {}), **dict(run.config.get(kind) or {})}
         trained = TrainingRun.objects.wish(
             dataset=data, parent=parent, config=config, requested_by=run.requested_by, lesson=run
         )
@@ -748,6 +883,7 @@ def answers_of_people() -> Any:
 def standing_of(brand: Brand, retailer: Retailer | None, task: str) -> lessons.Standing:
     """What a scope has to learn from, and what its gate can tell apart."""
     rows = answers_of(brand, retailer, task).filter(origin=Feedback.Origin.HUMAN)
+    rows = rows.exclude(prompt_cluster__in=suites.asked_at_the_gate(brand, task))  # they train nothing
     last = Lesson.objects.of_scope(brand, retailer, task).filter(status=Lesson.Status.SUCCEEDED).first()
     champion = serving.route(brand=brand, retailer=retailer, task=task).adapter
     done = Evaluation.objects.filter(brand=brand, retailer=retailer, task=task, status=Evaluation.Status.SUCCEEDED)
@@ -783,7 +919,7 @@ def dependants(answers: Any) -> Dependants:
     sets = [
         one
         for one in Dataset.objects.filter(status=Dataset.Status.SUCCEEDED, revoked_at=None).select_related("brand", "retailer")
-        if keys & set(_lineage(one))
+        if keys & set(_answers_behind(Path(settings.MEDIA_ROOT) / one.path))
     ]  # fmt: skip
     digests = {one.digest for one in sets}
     trained = TrainingRun.objects.filter(dataset__in=sets).exclude(adapter=None)
@@ -798,9 +934,9 @@ def dependants(answers: Any) -> Dependants:
     return Dependants(len(keys), sets, [one for one in rows if one.digest in gone])
 
 
-def _lineage(data: Dataset) -> list[str]:
+def _answers_behind(folder: Path) -> list[str]:
     try:
-        told = json.loads((Path(settings.MEDIA_ROOT) / data.path / "lineage.json").read_text(encoding="utf-8"))
+        told = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     return list(told.get("answers") or [])

@@ -11,6 +11,7 @@ urlpatterns = [
     path("training/runs/<uuid:pk>", views.training_run, name="training-run"),
     path("training/data/", views.datasets, name="datasets"),
     path("training/data/<uuid:pk>", views.dataset, name="dataset"),
+    path("training/answers/<uuid:pk>", views.answer, name="answer-lineage"),
     path("training/evaluations/", views.evaluations, name="evaluations"),
     path("training/evaluations/<uuid:pk>", views.evaluation, name="evaluation"),
     path("training/withdrawals/", views.withdrawals, name="withdrawals"),

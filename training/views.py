@@ -14,7 +14,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
 from agents.models import Adapter
-from campaigns.models import Task
+from campaigns.models import Recommendation, Task
+from feedback.models import Feedback
 from retailers.models import roles
 from rmn.lib import pages, words
 from rmn.lib.errors import RmnError
@@ -168,6 +169,25 @@ def dataset(request: StaffRequest, pk: UUID) -> HttpResponse:
     return render(request, "training/dataset.html", context)
 
 
+@require_GET
+@login_required
+def answer(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """What came of one answer: the sets that hold it, the versions that rest on those, and how much they wrote."""
+    row = get_object_or_404(Feedback.objects.visible_to(request.user).blind_for(request.user), uuid=pk)
+    found = tasks.dependants(Feedback.objects.filter(pk=row.pk))
+    seen = Adapter.objects.visible_to(request.user).filter(pk__in=[one.pk for one in found.adapters])
+    texts = Recommendation.objects.visible_to(request.user)
+    context = {
+        "answer": row,
+        "sets": Dataset.objects.visible_to(request.user).filter(pk__in=[one.pk for one in found.datasets]),
+        "versions": [
+            {"row": one, "texts": texts.filter(adapter_digest=one.digest).count()}
+            for one in seen.select_related("brand", "retailer").order_by("created_at")
+        ],
+    }
+    return render(request, "training/answer.html", context)
+
+
 # -- trainings
 
 
@@ -210,7 +230,7 @@ def training_run(request: StaffRequest, pk: UUID) -> HttpResponse:
     pictures = [one for one in (charts.loss(found.metrics, found.stopped_by), charts.margin(found.metrics)) if one]
     manifest = found.adapter.manifest if found.adapter else {}
     estimate = found.estimate
-    seconds = found.seconds if found.is_finished else None
+    seconds = found.seconds
     price = estimate["cost"] / estimate["minutes"] if estimate.get("cost") and estimate.get("minutes") else None
     context = {
         "training": found,
@@ -220,6 +240,7 @@ def training_run(request: StaffRequest, pk: UUID) -> HttpResponse:
         "cost": words.money(price * seconds / 60, estimate["currency"]) if price and seconds else "",
         "expected_cost": words.money(estimate["cost"], estimate["currency"]) if estimate.get("cost") else "",
         "took": words.duration(seconds) if seconds else "",
+        "took_evidence": "of the last attempt" if found.is_finished else "so far",
         "expected": words.duration(60 * estimate["minutes"]) if "minutes" in estimate else "",
         "manifest": manifest,
         "decided": {**found.config, **(manifest.get("config") or {})},
@@ -288,6 +309,8 @@ def evaluation(request: StaffRequest, pk: UUID) -> HttpResponse:
     tests = [cards.test_row(test) for test in result.get("tests") or []]
     votes = next((test for test in result.get("tests") or [] if test["name"] == "blind votes"), None)
     flipped = result.get("flipped") or []
+    told = (test["gain_at_equal_length"] for test in result.get("tests") or [] if "gain_at_equal_length" in test)
+    level = next(told, None)
     context = {
         "evaluation": found,
         "run": found,
@@ -297,6 +320,7 @@ def evaluation(request: StaffRequest, pk: UUID) -> HttpResponse:
         "votes": cards.votes_row(votes) if votes else None,
         "gained": [one for one in flipped if one["passed"]],
         "lost": [one for one in flipped if not one["passed"]],
+        "level": cards.level_row(level) if level else None,
         "length": f"against {words.short(result['length']['champion'])}" if result.get("length") else "",
         "headline": cards.VERDICTS.get(found.verdict, ""),
     }

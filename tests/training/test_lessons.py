@@ -11,6 +11,7 @@ import pytest
 from django.core.management import call_command
 
 from agents import serving
+from agents.inference.types import Reply
 from agents.models import Adapter, AdapterAlias, Deployment, Forecast
 from feedback.models import Feedback
 from retailers.models import AuditEntry
@@ -24,6 +25,7 @@ from tests.factories import (
 from tests.training.conftest import PRODUCTS, pair_of
 from tests.training.test_runs import SMALL, Writer, built
 from training import services, suites, tasks
+from training.domain import goals
 from training.domain.lessons import Standing, worth
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 
@@ -97,6 +99,31 @@ def test_one_wish_builds_trains_gates_and_stages(liked: Any, shop: Shop) -> None
     alias = AdapterAlias.objects.get(brand=liked)
     assert (alias.name, alias.adapter, alias.share) == ("challenger", sft.adapter, 0.1)
     assert "Staged as challenger" in run.found[-1]
+
+
+def test_a_planner_begins_with_practice_and_is_trained_at_the_length_it_is_asked_at(
+    workshop: Any, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brand = BrandFactory(slug="plans")
+    right = {goal.words: json.dumps({"name": goal.tool, "arguments": dict(goal.arguments)}) for goal in goals.GOALS}
+
+    class Planner(Writer):
+        def generate(self, question: Any) -> Any:
+            good = question.adapter in self.good
+            text = right[question.messages[-1]["content"]] if good else "I would look into that."
+            return Reply(text, "stop", "fake", "", 1, 1, 0.01)
+
+    import contextlib
+
+    monkeypatch.setattr(serving, "inference", lambda: contextlib.nullcontext(Planner(shop.good)))
+    run = services.request_lesson(brand=brand, task="planning")
+    tasks.teach(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    assert (run.status, run.outcome) == ("succeeded", "staged"), run.error
+    trained = run.training_runs.get()
+    assert trained.config["max_length"] >= 2048
+    assert trained.dataset.manifest["sources"] == {"rule": trained.dataset.rows_train + trained.dataset.rows_eval}
+    assert "Preferences: none trained" in run.found[1]
 
 
 def test_what_the_gate_does_not_find_better_is_never_staged(liked: Any, shop: Shop) -> None:
@@ -288,6 +315,24 @@ def test_the_command_lists_before_it_withdraws(liked: Any, shop: Shop) -> None:
         assert words in err.getvalue()
 
 
+def test_an_answer_leads_to_the_versions_that_rest_on_it_and_a_version_back_to_its_training(
+    liked: Any, shop: Shop, people: Any
+) -> None:
+    lesson = taught(liked)
+    row = Feedback.objects.human().first()
+    page = people.web(people.owner).get(f"/training/answers/{row.uuid}").content.decode()
+    for run in lesson.training_runs.all():
+        assert run.adapter.digest[:12] in page
+    for data in lesson.datasets.all():
+        assert f"/training/data/{data.pk}" in page
+    assert people.web(people.stranger).get(f"/training/answers/{row.uuid}").status_code == 404
+    run = lesson.training_runs.get(method="sft")
+    run.adapter.manifest = {"training_run": str(run.pk)}
+    run.adapter.save()
+    back = people.web(people.owner).get(f"/adapters/{run.adapter.uuid}").content.decode()
+    assert f"/training/runs/{run.pk}" in back
+
+
 def test_a_champion_that_is_withdrawn_gives_way_to_the_one_before_unless_that_rests_on_it_too(db: None) -> None:
     brand = BrandFactory()
     old, new = AdapterFactory(brand=brand, retailer=None), AdapterFactory(brand=brand, retailer=None)
@@ -369,3 +414,46 @@ def test_weights_are_searched_and_a_sum_that_breaks_a_parts_guard_is_refused(
         assert adapters.read_manifest(out)["weights"] == [0.7, 0.7]
         assert found.found.verdict in ("not_worse", "not_enough_evidence")
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".sum")] == []
+
+
+def test_versions_are_composed_as_a_run_into_one_of_the_brands_own(workshop: Any, judged: Any, tiny_base: Path) -> None:
+    from agents.inference import adapters
+    from tests.agents.tiny import make_adapter
+
+    parts = []
+    for n in range(2):
+        folder = Path(workshop.VAR) / f"part{n}"
+        make_adapter(folder, tiny_base, seed=n)
+        parts.append((serving.register(folder, kind="brand", brand=judged if n else None, retailer=None, task="creative"), 0.5))  # fmt: skip
+    run = services.request_composition(brand=judged, parts=parts)
+    tasks.train(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    assert (run.status, run.error) == ("succeeded", "")
+    made = run.adapter
+    assert made is not None
+    assert (made.kind, made.brand, made.state) == ("composed", judged, "candidate")
+    assert made.parents == [adapter.digest for adapter, _ in parts]
+    assert adapters.digest(Path(workshop.RMN_ADAPTERS) / made.digest) == made.digest
+    foreign = AdapterFactory()
+    revoked = AdapterFactory(brand=judged, state="revoked")
+    for wrong, words in (
+        ([parts[0], (foreign, 1.0)], "another brand"),
+        ([parts[0], (revoked, 1.0)], "was withdrawn"),
+        (parts[:1], "at least two"),
+        ([parts[0], (parts[1][0], 0.0)], "not 0"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            services.request_composition(brand=judged, parts=wrong)
+
+
+def test_the_api_composes_for_those_who_may(people: Any, workshop: Any) -> None:
+    parts = [AdapterFactory(brand=people.brand, retailer=people.retailer) for _ in range(2)]
+    body = {"brand": str(people.brand.uuid), "parts": [{"adapter": str(one.uuid), "weight": 0.5} for one in parts]}
+    address = "/api/v1/training-runs/compose/"
+    assert people.api(people.owner).post(address, body, format="json").status_code == 403
+    answer = people.api(people.colleague).post(address, body, format="json")
+    assert answer.status_code == 202, answer.content
+    assert people.api(people.stranger).post(address, body, format="json").status_code in (400, 403, 404)
+    run = TrainingRun.objects.get()
+    assert (run.method, run.config["compose"]) == ("mix", "cat")
+    assert [one["weight"] for one in run.config["parts"]] == [0.5, 0.5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -80,6 +81,23 @@ def test_a_model_card_is_whole_and_opens_no_markup_of_others(people: People, car
     from training.domain.cards import _line
 
     assert _line("a | b\n<script>") == "a \\| b \\<script>"
+
+
+def test_a_running_training_shows_its_loss_and_what_it_has_cost_so_far(people: People) -> None:
+    from django.utils import timezone
+
+    run = factories.TrainingRunFactory(
+        brand=people.brand, retailer=people.retailer, status="running", metrics=CURVE, estimate={**ESTIMATE, "cost": 1.2, "minutes": 6.0, "currency": "USD"},
+        started_at=timezone.now() - timedelta(minutes=10), lease_until=timezone.now() + timedelta(minutes=1),
+    )  # fmt: skip
+    page = text_of(people, f"/training/runs/{run.pk}")
+    assert 'hx-select="#live"' in page
+    assert "so far" in page
+    assert "2.0" in page.partition("Cost")[2]
+    assert "The loss went from" in page
+    run.status, run.finished_at = "succeeded", timezone.now()
+    run.save()
+    assert 'hx-select="#live"' not in text_of(people, f"/training/runs/{run.pk}")
 
 
 def test_one_click_starts_a_lesson_for_those_who_may(people: People) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ import pytest
 import structlog
 from django.core.management import call_command
 
+from agents.domain import briefs
 from agents.inference import adapters as files
 from agents.inference.types import Question, Reply
 from agents.models import AdapterAlias
-from feedback.models import Feedback
+from feedback.models import Feedback, ReviewTask
 from rmn.lib.errors import BadInput
-from tests.factories import AdapterFactory, BrandFactory, RecommendationFactory
+from tests.factories import AdapterFactory, BrandFactory, RecommendationFactory, UserFactory
 from tests.training.conftest import PRODUCTS, pair_of
-from training import services, tasks
+from training import services, suites, tasks
+from training.lora import train as trainer
 from training.models import Dataset, Evaluation, TrainingRun
 
 pytestmark = pytest.mark.django_db
@@ -80,6 +83,97 @@ def test_texts_that_a_network_took_and_refused_are_a_pair(workshop: Any, judged:
     rows = [json.loads(line) for file in lines for line in file.read_text().splitlines()]
     texts = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]
     assert texts.count(("Plain oats, 12 oz", "Best oats ever")) == 1
+
+
+def test_a_repeat_with_sides_swapped_is_no_second_vote(workshop: Any, judged: Any) -> None:
+    retailer, person = RecommendationFactory(brand=judged).retailer, UserFactory()
+    first = pair_of(judged, retailer, "Milk", by=person)
+    before = built(judged)
+    question = ReviewTask.objects.create(brand=judged, retailer=retailer, task="creative", recommendation=first.recommendation, other=first.other)  # fmt: skip
+    again = ReviewTask.objects.create(brand=judged, retailer=retailer, task="creative", recommendation=first.other, other=first.recommendation, repeats=question)  # fmt: skip
+    Feedback.objects.create(
+        brand=judged, retailer=retailer, task="creative", kind="pair", recommendation=first.other, other=first.recommendation,
+        outcome="a", by=person, review_task=again,
+    )  # fmt: skip
+    assert built(judged).digest == before.digest
+
+
+def test_answers_on_products_kept_for_the_gate_train_nothing_and_are_counted(workshop: Any, judged: Any) -> None:
+    retailer = RecommendationFactory(brand=judged).retailer
+    before = built(judged)
+    item = suites.products(judged, unseen=True)[0]
+    row = pair_of(judged, retailer, item.product, by=UserFactory())
+    for draft in (row.recommendation, row.other):
+        draft.prompt, draft.prompt_cluster = briefs.as_text(briefs.messages(item)), briefs.cluster(item)
+        draft.save()
+    run = built(judged)
+    assert run.digest == before.digest
+    assert run.manifest["dropped"]["kept for the gate"] == 1
+
+
+def test_a_set_that_stands_is_never_written_again_and_one_that_was_changed_trains_nothing(
+    workshop: Any, judged: Any
+) -> None:
+    data = built(judged)
+    file = Path(workshop.MEDIA_ROOT) / data.path / "train.jsonl"
+    written = file.stat().st_mtime_ns
+    assert built(judged).path == data.path
+    assert file.stat().st_mtime_ns == written
+    file.write_text(file.read_text().replace("ACME", "Acme"))
+    run = attempt(services.wish_for_training(dataset=data, **SMALL))
+    assert run.status == "failed"
+    assert "its rows were changed since it was built" in run.error
+
+
+@pytest.mark.parametrize("shape", ["sharegpt", "openai"])
+def test_a_set_is_written_in_other_shapes_that_the_trainer_reads(
+    workshop: Any, judged: Any, tmp_path: Path, shape: str
+) -> None:
+    from training.lora import data
+
+    wish = ["build_dataset", "--brand", "acme", "--task", "creative", "--kind", "dpo", "--out"]
+    call_command(*wish, tmp_path / "trl", stdout=StringIO())
+    call_command(*wish, tmp_path / shape, "--format", shape, stdout=StringIO())
+    assert json.loads((tmp_path / shape / "manifest.json").read_text())["format"] == shape
+    for part in ("train", "eval"):
+        assert data.read(tmp_path / shape, "dpo", part) == data.read(tmp_path / "trl", "dpo", part)
+
+
+def test_the_command_trains_as_a_run_in_the_scope_of_its_data_set(workshop: Any, judged: Any, tmp_path: Path) -> None:
+    call_command("build_dataset", "--brand", "acme", "--task", "creative", "--kind", "dpo", "--out", tmp_path / "set", stdout=StringIO())  # fmt: skip
+    given = {"base_model": str(workshop.RMN_BASE_MODEL), "method": "dpo", "data": "set", "out": "adapter", **SMALL}
+    (tmp_path / "run.json").write_text(json.dumps(given))
+    said = StringIO()
+    call_command("train_adapter", str(tmp_path / "run.json"), stdout=said, stderr=StringIO())
+    told = json.loads(said.getvalue())
+    run = TrainingRun.objects.get()
+    assert (told["training_run"], run.status, run.brand, run.task) == (str(run.pk), "succeeded", judged, "creative")
+    assert run.adapter is not None
+    assert run.adapter.digest == told["digest"] == files.digest(tmp_path / "adapter")
+    assert [line["step"] for line in run.metrics] == [1, 2, 3, 4, 5, 6]
+    assert run.estimate["steps"] == 6
+
+
+def test_a_training_of_somebodys_own_rows_is_a_run_too_and_its_end_has_a_name(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"p{n}", "completion": f"c{n}"} for n in range(8)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = {"base_model": str(workshop.RMN_BASE_MODEL), "method": "sft", "data": "own.jsonl", "out": "a", **SMALL}
+    (tmp_path / "run.json").write_text(json.dumps(given))
+    call_command("train_adapter", str(tmp_path / "run.json"), stdout=StringIO(), stderr=StringIO())
+    run = TrainingRun.objects.get()
+    assert (run.status, run.brand, run.adapter) == ("succeeded", None, None)
+    assert "Not registered" in run.log
+    monkeypatch.setattr(trainer, "lit", lambda log, *_: "length_drift" if len(log) == 2 else "")
+    (tmp_path / "run.json").write_text(json.dumps(given | {"out": "b"}))
+    err = StringIO()
+    with pytest.raises(SystemExit):
+        call_command("train_adapter", str(tmp_path / "run.json"), stdout=StringIO(), stderr=err)
+    stopped = TrainingRun.objects.exclude(pk=run.pk).get()
+    assert (stopped.status, stopped.stopped_by) == ("failed", "length_drift")
+    assert "length_drift at step 2" in err.getvalue().splitlines()[-1]
+    assert not (tmp_path / "b").exists()
 
 
 def test_shared_knowledge_comes_only_from_brands_that_opted_in(workshop: Any, judged: Any) -> None:
@@ -166,6 +260,25 @@ def test_a_worker_whose_lease_is_gone_publishes_nothing(
     attempt(run)
     assert run.adapter is None
     assert run.status == run.Status.RUNNING  # it is the other worker's now
+
+
+@pytest.mark.parametrize(("attempts", "status"), [(1, "queued"), (3, "failed")])
+def test_a_training_whose_worker_was_lost_says_so_and_goes_on_while_it_may(
+    workshop: Any, judged: Any, attempts: int, status: str
+) -> None:
+    from django.utils import timezone
+
+    from rmn.lib import runs
+
+    run = services.wish_for_training(dataset=built(judged), **SMALL)
+    now = timezone.now()
+    TrainingRun.objects.filter(pk=run.pk).update(
+        status="running", attempts=attempts, lease_until=now - timedelta(seconds=1)
+    )
+    runs.sweep(now)
+    run.refresh_from_db()
+    assert run.status == status
+    assert run.step.startswith("lease_lost: ")
 
 
 def test_a_stale_worker_that_comes_to_publish_is_named_and_changes_nothing(
@@ -303,4 +416,23 @@ def test_blind_votes_stand_beside_the_rules(workshop: Any, judged: Any) -> None:
     run = evaluated(judged, Writer({candidate.digest}), candidate=candidate)
     voted = next(test for test in run.result["tests"] if test["name"] == "blind votes")
     assert voted["votes"] == 30
+    assert 0 <= voted["p_worse_holm"] <= 1
     assert voted["candidate"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_pairs_that_the_gate_waits_for_come_first_in_the_queue(workshop: Any, judged: Any, decided: bool) -> None:
+    candidate = AdapterFactory(brand=judged)
+    retailer = RecommendationFactory(brand=judged).retailer
+    drafts = [
+        RecommendationFactory(brand=judged, retailer=retailer, adapter_digest=one) for one in (candidate.digest, "", "")
+    ]
+    wanted, other = (
+        ReviewTask.objects.create(brand=judged, retailer=retailer, task="creative", kind="pair", recommendation=a, other=b, priority=1.0)
+        for a, b in (drafts[:2], drafts[1:])
+    )  # fmt: skip
+    evaluated(judged, Writer({candidate.digest}, copies=not decided), candidate=candidate)
+    wanted.refresh_from_db()
+    other.refresh_from_db()
+    assert other.priority == 1.0
+    assert (wanted.priority, wanted.votes_for_decision) == ((0.0, None) if decided else (tasks.ASKED_FIRST, 158))

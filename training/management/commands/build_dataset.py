@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import shutil
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ from django.core.management.base import CommandParser
 
 from campaigns.models import Task
 from retailers.models import Brand, Retailer
-from rmn.lib.commands import RmnCommand
+from rmn.lib.commands import RmnCommand, write_jsonl, write_text
 from rmn.lib.errors import BadInput, RmnError
 from training import services, tasks
+from training.domain.formats import FORMATS, shaped
 
 
 class Command(RmnCommand):
@@ -26,9 +27,12 @@ class Command(RmnCommand):
         parser.add_argument(
             "--min-agreement", dest="min_agreement", type=float, default=0.0, help="of people, 0 to 1 (default 0)"
         )
+        parser.add_argument("--format", default="trl", help=f"one of {', '.join(FORMATS)} (default: trl)")
         parser.add_argument("--out", required=True, help="folder for train.jsonl, eval.jsonl, manifest.json")
 
     def run(self, **options: Any) -> None:
+        if options["format"] not in FORMATS:
+            raise BadInput(f"--format {options['format']!r}: one of {', '.join(FORMATS)}")
         brand = named(Brand, options["brand"], "--brand")
         retailer = named(Retailer, options["retailer"], "--retailer") if options["retailer"] else None
         run = services.wish_for_dataset(
@@ -43,12 +47,14 @@ class Command(RmnCommand):
         if run.status != run.Status.SUCCEEDED:
             raise RmnError(run.error or f"the data set is {run.status}")
         out = Path(options["out"])
-        out.mkdir(parents=True, exist_ok=True)
         folder = Path(settings.MEDIA_ROOT) / run.path
-        for name in ("train.jsonl", "eval.jsonl", "people.jsonl", "manifest.json"):
-            if not (folder / name).exists():
-                continue  # nobody is held out where few people answered
-            shutil.copyfile(folder / name, out / name)
+        (out / "people.jsonl").unlink(missing_ok=True)  # of an older set: nobody is held out where few people answered
+        for name, rows in tasks.read(folder).items():
+            write_jsonl(out / f"{name}.jsonl", (shaped(row, options["format"]) for row in rows))
+        told = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        write_text(
+            out / "manifest.json", json.dumps({**told, "format": options["format"]}, indent=1, sort_keys=True) + "\n"
+        )
         self.stdout.write(
             f"{run.rows_train} rows to train, {run.rows_eval} to evaluate, digest {run.digest[:12]}: {out}"
         )

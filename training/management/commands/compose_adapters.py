@@ -7,7 +7,8 @@ from django.core.management.base import CommandParser
 
 from agents import serving
 from agents.inference import adapters
-from retailers.models import Brand
+from campaigns.models import Task
+from retailers.models import Brand, Retailer
 from rmn.lib.commands import RmnCommand
 from rmn.lib.errors import BadInput
 from training import suites, tasks
@@ -31,8 +32,9 @@ class Command(RmnCommand):
         if options["search"]:
             self.searched(parts, **options)
             return
-        digest = compose(parts, options["method"], Path(options["out"]), rank=options["rank"])
-        self.stdout.write(f"{digest}: {options['out']}")
+        out = Path(options["out"])
+        digest = compose(parts, options["method"], out, rank=options["rank"])
+        self.stdout.write(f"{digest}: {out}; {registered(out)}")
 
     def searched(self, parts: list[tuple[Path, float]], **options: Any) -> None:
         slugs = {str(adapters.read_manifest(folder).get("brand") or "") for folder, _ in parts} - {""}
@@ -46,10 +48,21 @@ class Command(RmnCommand):
             )
         weights = ", ".join(f"{weight:g}" for weight in found.weights)
         self.stdout.write(
-            f"{adapters.digest(found.folder)}: {found.folder}\nweights {weights}, the best of {len(found.tried)};"
+            f"{adapters.digest(found.folder)}: {found.folder}; {registered(found.folder)}\nweights {weights}, the best of {len(found.tried)};"
             f" against the best part on other products: {found.found.verdict.replace('_', ' ')}"
             f" ({'; '.join(found.found.reasons)})"
         )
+
+
+def registered(folder: Path) -> str:
+    """Give a composition its row in the scope that its parts agree on; and say so, or why not."""
+    told = adapters.read_manifest(folder)
+    brand = Brand.objects.filter(slug=told.get("brand") or "").first()
+    if brand is None:
+        return "not registered: no part belongs to a brand here"
+    retailer = Retailer.objects.filter(slug=told.get("retailer") or "").first()
+    row = serving.register(folder, kind="composed", brand=brand, retailer=retailer, task=str(told.get("task") or Task.CREATIVE))  # fmt: skip
+    return f"registered for {row.scope}, not gated yet: evaluate_adapter {row.digest[:12]} --against base"
 
 
 def part(text: str) -> tuple[Path, float]:

@@ -23,6 +23,8 @@ class Command(RmnCommand):
         parser.add_argument("--against", required=True, help="the champion: digest, folder, or base")
         parser.add_argument("--suite", default="creative", help="which cases (default: creative)")
         parser.add_argument("--brand", help="whose products (default: the candidate's brand)")
+        parser.add_argument("--margin", type=float, help="a smaller loss of a rate is none (default 0.05)")
+        parser.add_argument("--minimum", type=float, help="a smaller gain is not worth a change (default 0.02)")
         parser.add_argument("--out", help="where the result goes (default: stdout)")
 
     def run(self, **options: Any) -> None:
@@ -40,6 +42,7 @@ class Command(RmnCommand):
             candidate=candidate,
             champion=champion,
             suite=options["suite"],
+            **{name: options[name] for name in ("margin", "minimum") if options[name] is not None},
         )
         tasks.evaluate(str(run.pk), tenant=run.tenant)
         run.refresh_from_db()

@@ -30,6 +30,8 @@ from agents.models import (
     Prompt,
     ReflectionLog,
 )
+from campaigns.admin import ExperimentAdmin
+from campaigns.models import Experiment
 from rmn.lib import sealing
 from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, question
 from rmn.lib.errors import BadInput, RmnError
@@ -199,6 +201,27 @@ class AgentRunAdmin(RunAdmin):
                     raise BadInput(f"{run}: you decide for other brands, not for {run.brand}")
                 run = decisions.decide_run(run, outcome, request.user, "console")
                 self.message_user(request, f"{run}: {run.stop.replace('_', ' ')}.")
+            except RmnError as error:
+                self.message_user(request, str(error), messages.ERROR)
+
+
+@admin.register(Experiment)
+class ApprovedExperimentAdmin(ExperimentAdmin):
+    """Tests of what an ad brings: their steps, and the word that lets one run."""
+
+    actions = [*ExperimentAdmin.actions, "approve"]
+
+    @admin.action(description="Approve", permissions=["change_runs"])
+    def approve(self, request: HttpRequest, queryset: QuerySet[Experiment]) -> None:
+        for row in queryset.select_related("brand"):
+            try:
+                if not decisions.may_decide(request.user, row.brand):
+                    raise BadInput(f"{row}: only analysts and ops staff of the brand approve a test")
+                done = decisions.decide_experiment(row, "approve", request.user, "console")
+                waits = done.state == Experiment.State.DESIGNED
+                self.message_user(
+                    request, f"{row}: {'kept; another person must approve too' if waits else done.state}."
+                )
             except RmnError as error:
                 self.message_user(request, str(error), messages.ERROR)
 

@@ -28,9 +28,11 @@ from agents.models import (
     Forecast,
     ReflectionLog,
 )
+from campaigns.api import ExperimentMove, ExperimentSerializer
+from campaigns.api import Experiments as ExperimentsBelow
 from campaigns.models import BudgetPlan, Experiment, Task
 from retailers.models import Brand, Retailer
-from rmn.lib.errors import NotConfigured
+from rmn.lib.errors import BadInput, NotConfigured
 from rmn.lib.rest import RUN_FIELDS, MayChange, ReadOnlyRows, Reference, RowSerializer
 
 # -- adapters
@@ -173,7 +175,8 @@ class DecisionSerializer(serializers.Serializer):
         help_text="undo takes your own newest word back: for ten minutes, unless its effect has happened.",
     )
     changes = serializers.DictField(
-        required=False, help_text="To modify a plan: total_budget, unavailable, limits {arm: {min, max, fixed}}."
+        required=False,
+        help_text="To modify a plan: total_budget, unavailable, limits {arm: {min, max, fixed}}; a test on stores: duration, most_units.",
     )
     note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
 
@@ -233,10 +236,10 @@ class Approvals(APIView):
             subject.refresh_from_db()
             return Response(_so_far(subject))
         if outcome == "modify":
-            subject = decisions.plan_of(subject, told.get("step"))
-            changed = decisions.change_plan(subject, told.get("changes") or {}, request.user, note)
+            subject = decisions.changeable(subject, told.get("step"))
+            changed = decisions.change(subject, told.get("changes") or {}, request.user, note)
             return Response(
-                {**_so_far(changed), "replaces": str(subject.pk), "changes": decisions.split_changes(subject, changed)}
+                {**_so_far(changed), "replaces": str(subject.pk), "changes": decisions.differences(subject, changed)}
             )
         if isinstance(subject, AgentRun):
             return Response(_so_far(decisions.decide_run(subject, outcome, request.user, note, told.get("step"))))
@@ -498,7 +501,24 @@ class CleanRoomQueries(ReadOnlyRows):
         )
 
 
+class Experiments(ExperimentsBelow):
+    """Tests of what an ad brings. A POST designs one; its life goes on by named steps."""
+
+    @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, **_: Any) -> Response:
+        """Let it be run; analysts and ops staff may, as many as the rules ask for. Registers where that is missing."""
+        asked = ExperimentMove(data=request.data)
+        asked.is_valid(raise_exception=True)
+        row = self.get_object()
+        if not decisions.may_decide(request.user, row.brand):
+            raise BadInput("only analysts and ops staff approve a test; ask one of them")
+        done = decisions.decide(row, "approve", request.user, asked.validated_data.get("note", ""))
+        return Response(self.get_serializer(done).data)
+
+
 resources: dict[str, Any] = {  # address -> viewset
+    "experiments": Experiments,
     "adapters": Adapters,
     "agent-runs": AgentRuns,
     "reflections": Reflections,

@@ -186,7 +186,7 @@ def change_plan(plan: BudgetPlan, changes: Mapping[str, Any], by: Any, note: str
         row = BudgetPlan.objects.select_for_update().get(pk=plan.pk)
         if row.state != BudgetPlan.State.PROPOSED:
             raise BadInput(f"{row}: is {row.state}; somebody decided on it just now")
-        found = split_changes(row, made)
+        found = differences(row, made)
         _enough(row, "modify", by, note, found, made=str(made.pk))
         row.state, row.decided_by, row.decided_at, row.decision_note = (
             BudgetPlan.State.SUPERSEDED,
@@ -196,18 +196,23 @@ def change_plan(plan: BudgetPlan, changes: Mapping[str, Any], by: Any, note: str
         )
         row.save(update_fields=["state", "decided_by", "decided_at", "decision_note"])
         Recommendation.objects.filter(plan=row).update(status=Recommendation.Status.WITHDRAWN)
-        ReflectionLog.objects.filter(brand=row.brand, subject=row.pk).update(
-            decision=f"changed{f': {note}' if note else ''}"[:2000]
-        )
+        journal.changed(row, note)
         _propose_instead(row, made, found)
     journal.about(made)
     return made  # fmt: skip
 
 
-def _propose_instead(old: BudgetPlan, new: BudgetPlan, changes: list[dict[str, Any]], *, undone: bool = False) -> None:
-    """The steps that proposed one plan propose another, by these changes; or the changes are taken back."""
+def _propose_instead(
+    old: BudgetPlan | Experiment,
+    new: BudgetPlan | Experiment,
+    changes: list[dict[str, Any]],
+    *,
+    undone: bool = False,
+) -> None:
+    """The steps that proposed one thing propose another, by these changes; or the changes are taken back."""
     for step in AgentStep.objects.filter(brand=old.brand, result__proposal=str(old.pk)):
-        step.result = {**(step.result or {}), **plan_result(new)}
+        told = plan_result(new) if isinstance(new, BudgetPlan) else experiment_result(new)
+        step.result = {**(step.result or {}), **told}
         step.changes = step.changes[: -len(changes)] if undone else [*step.changes, *changes]
         step.save(update_fields=["result", "changes"])
         _pending(step.run)
@@ -251,24 +256,36 @@ def _wanted(plan: BudgetPlan, changes: Mapping[str, Any]) -> dict[str, Any]:
     return wanted
 
 
-def plan_of(what: Any, number: int | None = None) -> BudgetPlan:
-    """The plan that is meant: itself, or the one that a run (that step of it) waits with.
+def changeable(what: Any, number: int | None = None) -> BudgetPlan | Experiment:
+    """The plan or test that is meant: itself, or the one that a run (that step of it) waits with.
 
     Raises:
-        BadInput: there is none; only plans can be changed.
+        BadInput: there is none; only plans and tests can be changed.
     """
-    if isinstance(what, BudgetPlan):
-        return what
+    found: Subject | None = None
     if isinstance(what, AgentRun):
-        steps = what.steps.filter(approval=AgentStep.Approval.WAITING, result__kind="budget plan")
+        steps = what.steps.filter(approval=AgentStep.Approval.WAITING)
         step = steps.filter(number=number).first() if number is not None else steps.first()
         found = subject_of(step) if step else None
-        if isinstance(found, BudgetPlan):
-            return found
-    raise BadInput("only a budget plan that waits can be changed; approve or reject the rest")
+    else:
+        found = what
+    if not isinstance(found, BudgetPlan | Experiment):
+        raise BadInput("only a budget plan or a test that waits can be changed; approve or reject the rest")
+    return found
 
 
-def split_changes(old: BudgetPlan, new: BudgetPlan) -> list[dict[str, Any]]:
+def change(subject: BudgetPlan | Experiment, changes: Mapping[str, Any], by: Any, note: str = "") -> Any:
+    """Another proposal in this one's place, by a person's changes."""
+    if isinstance(subject, BudgetPlan):
+        return change_plan(subject, changes, by, note)
+    return change_experiment(subject, changes, by, note)
+
+
+def differences(old: Any, new: Any) -> list[dict[str, Any]]:
+    """What differs between a proposal and the one in its place: [{path, old, new}]."""
+    if isinstance(old, Experiment):
+        before, after = ({**asked_of(test), "units": sorted(test.design["best"]["units"]), "mde": test.design["best"]["mde"]} for test in (old, new))  # fmt: skip
+        return approval.differences(before, after)
     before, after = ({row["id"]: round(float(row["spend"]), 2) for row in plan.allocations} for plan in (old, new))
     total = {"total_budget": float(old.total_budget)}, {"total_budget": float(new.total_budget)}
     return approval.differences({**total[0], **before}, {**total[1], **after})
@@ -283,12 +300,18 @@ def _expect(log: ReflectionLog, by: Any, *, due: date, **claim: Any) -> Forecast
         recommendation=log.recommendation,
         task=log.task,
         agent=log.agent,
+        adapter_digest=claim.pop("adapter_digest", None) or _adapter_of(log.run),
         made_by=by,
         comparison=">=",
         probability=log.confidence.get("value"),
         due=max(due, timezone.now().date() + timedelta(days=1)),
         **claim,
     )
+
+
+def _adapter_of(run: AgentRun | None) -> str:
+    """The adapter with which the model planned that led to a decision; none for a playbook or the base."""
+    return str(run.trace.get("adapter") or "") if run is not None and run.source == "model" else ""
 
 
 # -- tests
@@ -314,26 +337,99 @@ def decide_experiment(test: Experiment, outcome: str, by: Any, note: str = "") -
         return row
     log = journal.about(row)
     log = journal.approved(log, by, note) if outcome == "approve" else journal.refused(log, by, note)
-    if by is None:  # the operator at the command line holds no role, and needs none
+    if outcome == "approve":
+        row = campaign_services.move_experiment(row, "approve", by, note=note)
+        _expect_of_test(row, log, by)
+    else:
         row.state = reached
         row.save(update_fields=["state"])
-    else:
-        row = campaign_services.move_experiment(row, "approve" if outcome == "approve" else "stop", by, note=note)
-    best = row.design.get("best") or row.design
-    if outcome == "approve" and best.get("mde"):
-        mde = round(100 * float(best["mde"]), 2)
-        weeks = int(row.spec.get("duration") or 13)
-        _expect(
-            log,
-            by,
-            statement=f"The test finds a lift of at least {mde:g} %",
-            metric="lift_percent",
-            value=mde,
-            subject={"experiment": str(row.pk)},
-            due=timezone.now().date() + timedelta(weeks=weeks) + RESTATED,
-        )
     _mark(row, outcome, by)
     return row
+
+
+def _expect_of_test(test: Experiment, log: ReflectionLog, by: Any) -> None:
+    """That the test finds what it was designed to find, where its design says what that is."""
+    mde = (test.design.get("best") or test.design).get("mde")
+    if not mde:
+        return
+    relative = test.spec.get("relative", True)
+    value = round(100 * float(mde), 2) if relative else float(mde)
+    _expect(
+        log,
+        by,
+        statement=f"The test finds a lift of at least {value:g} %" if relative else f"The test finds an effect of at least {value:g}",
+        metric="lift_percent" if relative else "att",
+        value=value,
+        subject={"experiment": str(test.pk)},
+        due=timezone.now().date() + timedelta(weeks=int(test.spec.get("duration") or 13)) + RESTATED,
+    )  # fmt: skip
+
+
+def change_experiment(test: Experiment, changes: Mapping[str, Any], by: Any, note: str = "") -> Experiment:
+    """Another design in this one's place: made anew with a person's changes, and waiting to be approved in turn.
+
+    Args:
+        changes: ``duration`` (periods) or ``most_units`` (units treated at most).
+
+    Raises:
+        BadInput: the test does not wait or is not on stores, the changes cannot be meant, or nothing fits them.
+    """
+    if test.kind != "geo":
+        raise BadInput(f"{test}: only a test on stores is changed here; design another")
+    if test.state != Experiment.State.DESIGNED:
+        raise BadInput(f"{test}: is {test.state}; only a designed test is changed")
+    wanted = approval.changed(asked_of(test), changes)
+    for name, value in wanted.items():
+        if name not in asked_of(test) or isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 200:
+            raise BadInput(f"changes: {name}; duration and most_units may be given, whole numbers from 1 to 200")
+    treated = {**(test.spec.get("treated") or {}), "max": wanted["most_units"]}
+    treated["min"] = min(int(treated.get("min") or 1), wanted["most_units"])
+    made = campaign_services.wish_for_experiment(
+        brand=test.brand,
+        retailer=test.retailer,
+        campaign=test.campaign,
+        name=test.name,
+        hypothesis=test.hypothesis,
+        spec={**test.spec, "duration": wanted["duration"], "treated": treated},
+        by=by,
+    )
+    made.panel = test.panel
+    made.save(update_fields=["panel"])
+    campaign_tasks.work_on_experiment(str(made.pk), tenant=made.tenant)
+    made.refresh_from_db()
+    if made.state != Experiment.State.DESIGNED:
+        raise BadInput(made.error or "nothing fits these changes")
+    with transaction.atomic():
+        row = Experiment.objects.select_for_update().get(pk=test.pk)
+        if row.state != Experiment.State.DESIGNED:
+            raise BadInput(f"{row}: is {row.state}; somebody decided on it just now")
+        found = differences(row, made)
+        _enough(row, "modify", by, note, found, made=str(made.pk))
+        row.state = Experiment.State.STOPPED
+        row.save(update_fields=["state"])
+        journal.changed(row, note)
+        _propose_instead(row, made, found)
+    journal.about(made)
+    return made
+
+
+def asked_of(test: Experiment) -> dict[str, Any]:
+    """What a person may change of a test on stores."""
+    best = test.design.get("best") or {}
+    most = (test.spec.get("treated") or {}).get("max") or len(best.get("units") or ()) or 1
+    return {"duration": int(test.spec.get("duration") or 0), "most_units": int(most)}
+
+
+def experiment_result(test: Experiment) -> dict[str, Any]:
+    """A designed test, as a step keeps it."""
+    best = test.design["best"]
+    return {
+        "proposal": str(test.pk),
+        "kind": "experiment",
+        "units": best["units"],
+        "mde": best["mde"],
+        "warnings": test.design["warnings"],
+    }
 
 
 # -- adapters
@@ -373,6 +469,7 @@ def decide_adapter(
             metric="win_rate",
             value=0.5,
             subject={"adapter": row.digest},
+            adapter_digest=row.digest,
             due=timezone.now().date() + VOTED,
         )
     run.enqueue()
@@ -440,7 +537,7 @@ def _plan_back(plan: BudgetPlan, word: Approval) -> None:
         other.state = BudgetPlan.State.SUPERSEDED
         other.save(update_fields=["state"])
         Recommendation.objects.filter(plan=other).update(status=Recommendation.Status.WITHDRAWN)
-        ReflectionLog.objects.filter(brand=plan.brand, subject=other.pk).update(decision="taken back")
+        journal.changed(other, "", "taken back")
         _propose_instead(other, plan, word.changes, undone=True)
     if word.outcome == "approve":
         followed = BudgetPlan.objects.filter(brand=plan.brand, pk__in=word.before["approved"])
@@ -452,11 +549,19 @@ def _plan_back(plan: BudgetPlan, word: Approval) -> None:
 
 
 def _experiment_back(test: Experiment, word: Approval) -> None:
-    """A test designed again; that its plan was registered stays."""
+    """A test designed again, and what it was changed into dropped; that its plan was registered stays."""
     if test.state == Experiment.State.DESIGNED:
         return
     if test.state != (Experiment.State.APPROVED if word.outcome == "approve" else Experiment.State.STOPPED):
         raise BadInput(f"{test}: is {test.state} by now")
+    if made := word.before.get("made"):
+        other = Experiment.objects.select_for_update().get(brand=test.brand, pk=made)
+        if other.state != Experiment.State.DESIGNED or words_so_far(other):
+            raise BadInput(f"{other}: the changed test was decided on by now")
+        other.state = Experiment.State.STOPPED
+        other.save(update_fields=["state"])
+        journal.changed(other, "", "taken back")
+        _propose_instead(other, test, word.changes, undone=True)
     test.state = Experiment.State.DESIGNED
     test.save(update_fields=["state"])
 

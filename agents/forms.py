@@ -97,6 +97,16 @@ class PlanChangeForm(forms.Form):
         return {**({} if same else {"total_budget": total}), **({"limits": limits} if limits else {})}
 
 
+class ExperimentChangeForm(forms.Form):
+    """Another length, or fewer or more stores."""
+
+    duration = forms.IntegerField(
+        min_value=1, max_value=200, label="Periods that it runs", help_text="Weeks, where stores report by week"
+    )
+    most_units = forms.IntegerField(min_value=1, max_value=200, label="Stores treated at most")
+    note = forms.CharField(max_length=1000, required=False, label="Why")
+
+
 class QuestionForm(forms.Form):
     """The values of a reviewed question, each of its kind."""
 

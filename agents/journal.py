@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
-from agents import forecasts
+from agents import forecasts, signs
 from agents.domain import memory
 from agents.domain.reflection import (
     PHASES,
@@ -29,7 +29,7 @@ from agents.domain.reflection import (
     missing_for,
     premortem,
 )
-from agents.models import Adapter, Forecast, ReflectionLog
+from agents.models import Adapter, Forecast, ReflectionLog, ReflectionLogQuerySet
 from campaigns import history
 from campaigns.domain import optimizer
 from campaigns.models import BudgetPlan, CurveFit, Experiment, Task
@@ -44,6 +44,7 @@ CONFIDENCE = {"experiment": 0.8, "calibrated": 0.7, "attribution": 0.55, "not st
 FOUND_BEFORE = 0.5  # share of tests that find an effect, before any of the brand's own is known
 MEMORIES = 3
 MOST_REMEMBERED = 500
+NEAREST = 50  # of all decisions, where the database ranks them
 
 
 # -- opened
@@ -235,6 +236,13 @@ def refused(log: ReflectionLog, by: Any, note: str) -> ReflectionLog:
     return log
 
 
+def changed(subject: BudgetPlan | Experiment, note: str, word: str = "changed") -> None:
+    """What it proposes was changed, or the change taken back: another reflection stands in its place."""
+    for log in ReflectionLog.objects.filter(brand=subject.brand, subject=subject.pk):
+        log.decision = f"{word}{f': {note}' if note else ''}"[:2000]
+        log.save(update_fields=["decision"])
+
+
 def standing(log: ReflectionLog) -> dict[str, Any]:
     """Where a reflection stands, to be put back there when a decision is undone."""
     return {
@@ -276,7 +284,7 @@ def remembered(brand: Brand, question: str, most: int = MEMORIES, leave_out: Any
     logs = ReflectionLog.objects.filter(brand=brand).exclude(decision="")
     if leave_out is not None:
         logs = logs.exclude(pk__in=logs.filter(subject=leave_out).values("pk"))
-    for log in logs.order_by("-created_at")[:MOST_REMEMBERED]:
+    for log in candidates(logs, question):
         cases.append(
             {
                 "what": log.context,
@@ -295,6 +303,24 @@ def remembered(brand: Brand, question: str, most: int = MEMORIES, leave_out: Any
         {**{k: v for k, v in cases[one.place].items() if k != "at"}, "on": str(cases[one.place]["at"].date()), "likeness": round(one.likeness, 3)}
         for one in found
     ]  # fmt: skip
+
+
+def candidates(logs: ReflectionLogQuerySet, question: str) -> Iterable[ReflectionLog]:
+    """Of one brand's decisions those that may be like this one: the nearest of all where the database compares vectors, else the newest."""
+    if not compares_vectors():
+        return logs.order_by("-created_at")[:MOST_REMEMBERED]
+    for log in logs.filter(embedding=[]):  # new words since they were last asked for
+        logs.filter(pk=log.pk).update(embedding=memory.embedding(log.told))
+    return logs.most_like(memory.embedding(question))[:NEAREST]
+
+
+def compares_vectors() -> bool:
+    """Whether the database has pgvector."""
+    if connection.vendor != "postgresql":
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')")
+        return bool(cursor.fetchone()[0])
 
 
 def measured(test: Experiment) -> str:
@@ -323,7 +349,7 @@ def _plan(plan: BudgetPlan) -> tuple[Reflection, list[dict[str, Any]]]:
         "last period's split, kept as it is",
         f"a test first: {tests[0]['arm']} would move this plan most for its cost" if tests else "a test before the money moves",
     ]  # fmt: skip
-    stories, seen = premortem(roas), _watched(plan.brand)
+    stories, seen = premortem("plan", roas=roas / 2 if roas else None), _watched(plan.brand)
     confidence = sum(CONFIDENCE.get(p["evidence"], 0.5) * p["share"] for p in plan.plan.get("evidence") or []) or 0.5
     supporting = [f"certified: at most {plan.plan['upper_bound']:,.0f} {plan.currency} is possible within the limits"]
     if even and objective > 1.0005 * even:
@@ -445,12 +471,14 @@ def _experiment(test: Experiment) -> tuple[Reflection, list[dict[str, Any]]]:
     hits = sum(row.result.get("verdict") == "effect" for row in tests)
     confidence = (hits + 2 * FOUND_BEFORE) / (len(tests) + 2)
     supporting = [f"finds a lift of {best['mde']:.1%} in four of five"] if best.get("mde") else []
+    stories, seen = premortem("experiment"), _watched(test.brand)
     record = Reflection(
         memory_reference=tuple(remembered(test.brand, _context(test), leave_out=test.pk)),
         alternate_frames=("act on attribution alone", "test another arm", "a longer test with fewer stores"),
         risks=Reflection.read({"risk_assessment": {"high_risk_factors": [
             {"factor": "stores treated and not treated drift apart", "severity": "high", "impact": "a difference that is no effect", "mitigation": "read against placebo sets of untreated stores"},
             {"factor": "the test is read early", "severity": "medium", "impact": "an effect is claimed too often", "mitigation": "its plan is registered; looks only by the registered rule"},
+            *(_risk(story, seen) for story in stories),
         ]}}).risks,
         confidence=round(confidence, 3),
         rationale=f"{hits} of {len(tests)} earlier tests of this brand found an effect; two imagined ones, one found, stand before them",
@@ -466,19 +494,21 @@ def _experiment(test: Experiment) -> tuple[Reflection, list[dict[str, Any]]]:
         probability=record.confidence,
         base_rate=hits / len(tests) if len(tests) >= 5 else None,
     )
-    return _checked(record, _flags(test.brand, evidence)), []
+    return _checked(record, _flags(test.brand, evidence)), stories
 
 
 def _adapter(adapter: Adapter) -> tuple[Reflection, list[dict[str, Any]]]:
     assert adapter.brand is not None  # noqa: S101
     verdict = str(adapter.gate.get("verdict") or "")
     confidence = {"better": 0.8, "not_worse": 0.6, "worse": 0.2}.get(verdict, 0.5)
+    before, seen = signs.pass_share_before(adapter), _watched(adapter.brand)
+    stories = premortem("adapter", pass_share=None if before is None else 0.8 * before)
     record = Reflection(
         memory_reference=tuple(remembered(adapter.brand, _context(adapter), leave_out=adapter.uuid)),
         alternate_frames=("the version that serves stays", "serve it to one campaign in ten first"),
         risks=Reflection.read({"risk_assessment": {"high_risk_factors": [
             {"factor": "it does nothing on the server", "severity": "critical", "impact": "the base model writes in the brand's name", "mitigation": "proved by its probes before it serves"},
-            {"factor": "people like it less", "severity": "high", "impact": "worse texts until it is taken back", "mitigation": "blind pairs are counted; it is taken back when they say worse"},
+            *(_risk(story, seen) for story in stories),
         ]}}).risks,
         confidence=confidence,
         rationale=f"its gate said {verdict.replace('_', ' ')}" if verdict else "no evaluation is recorded with it",
@@ -487,7 +517,7 @@ def _adapter(adapter: Adapter) -> tuple[Reflection, list[dict[str, Any]]]:
         decision_threshold=THRESHOLD,
     )  # fmt: skip
     evidence = Evidence(supporting=len(record.supporting), contradicting=len(record.contradicting))
-    return _checked(record, _flags(adapter.brand, evidence)), []
+    return _checked(record, _flags(adapter.brand, evidence)), stories
 
 
 # -- watched
@@ -497,47 +527,29 @@ def watch(rows: Iterable[ReflectionLog], today: date) -> int:
     """Look for the early signs of decisions that are being carried out; reopen those whose sign came up."""
     reopened = 0
     for log in rows:
-        plan = BudgetPlan.objects.filter(brand=log.brand, pk=log.subject).first() if log.subject else None
-        if plan is not None and plan.state == BudgetPlan.State.APPROVED:
-            reopened += reopen(log, _signs(plan, today), today)
+        found = subject_of(log)
+        reopened += found is not None and reopen(log, signs.read(found, today), today)
     return reopened
 
 
-def _signs(plan: BudgetPlan, today: date) -> dict[str, float]:
-    """What the newest reports of the plan's own period say of each early sign; nothing where they are too short."""
-    start, end = plan.period_start, min(plan.period_end or today, today)
-    if start is None:
-        return {}
-    arms = {row["id"] for row in plan.allocations}
-
-    def seen(first: date, last: date) -> tuple[float, float, float]:
-        found = history.totals(plan.brand, plan.retailer, first, last)
-        spend, sales = (sum(part.get(arm, 0.0) for arm in arms) for part in (found.spend, found.sales))
-        return spend, sales, float(found.counts["impressions"])
-
-    reach = history.totals(plan.brand, plan.retailer, start, end)
-    last = min(reach.last, end) if reach.last else None
-    if last is None or last < start + timedelta(days=13):
-        return {}
-    spend, sales, _ = seen(start, last)
-    signs = {"roas": sales / spend} if spend else {}
-    week, before = seen(last - timedelta(days=6), last), seen(last - timedelta(days=34), last - timedelta(days=7))
-    if before[0] > 0 and week[0] >= 0.7 * before[0] / 4:  # the money goes on
-        for name, place in (("sales_trend", 1), ("impressions_trend", 2)):
-            if before[place] > 0:
-                signs[name] = week[place] / (before[place] / 4)
-    return signs
+def subject_of(log: ReflectionLog) -> BudgetPlan | Experiment | Adapter | None:
+    """The plan, test or adapter that a reflection is about."""
+    model: Any = next((model for model, task in TASK.items() if task == log.task), None)
+    if model is None or log.subject is None:
+        return None
+    found = model.objects.filter(brand=log.brand, **{"uuid" if model is Adapter else "pk": log.subject})
+    return found.first()  # type: ignore[no-any-return]
 
 
 @transaction.atomic
-def reopen(log: ReflectionLog, signs: Mapping[str, float], today: date) -> bool:
+def reopen(log: ReflectionLog, seen: Mapping[str, float], today: date) -> bool:
     """Note the signs that came up; the decision goes back to reflection, and somebody has to look."""
     row = ReflectionLog.objects.select_for_update().get(pk=log.pk)
-    came = [monitor for monitor in row.monitors if not monitor.get("fired") and fires(monitor, signs)]
+    came = [monitor for monitor in row.monitors if not monitor.get("fired") and fires(monitor, seen)]
     if not came or row.phase != "execution":
         return False
     for monitor in came:
-        monitor |= {"fired": str(today), "seen": round(signs[monitor["metric"]], 4)}
+        monitor |= {"fired": str(today), "seen": round(seen[monitor["metric"]], 4)}
     record = advance(advance(Reflection.read(row.record), "review"), "reflection")
     words = "; ".join(f"{one['early_sign']} ({one['seen']:g}, under {one['below']:g})" for one in came)
     row.outcome = "\n".join(part for part in (row.outcome, f"{today}: reopened: {words}") if part)

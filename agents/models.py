@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.validators import MaxValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q, Value
 from django.urls import reverse
 from simple_history.models import HistoricalRecords
 
@@ -160,6 +162,17 @@ class ReflectionLogQuerySet(TenantQuerySet):
         """Decisions whose early signs came up, and that nobody has looked at since."""
         return self.exclude(reopened_at=None)
 
+    def most_like(self, embedding: Sequence[float]) -> ReflectionLogQuerySet:
+        """The nearest by cosine first, ranked by the database: PostgreSQL with the extension ``vector`` alone."""
+        distance = Func(
+            F("embedding"),
+            Value(json.dumps(list(embedding))),
+            template="(%(expressions)s::vector)",
+            arg_joiner="::text::vector <=> ",
+            output_field=models.FloatField(),
+        )
+        return self.exclude(embedding=[]).annotate(distance=distance).order_by("distance", "-created_at")
+
 
 class ReflectionLog(Owned):
     """Why a decision was taken: frames, risks, biases, confidence, threshold, and what was decided."""
@@ -197,6 +210,11 @@ class ReflectionLog(Owned):
     outcome = models.TextField(blank=True)  # of the review: what came of it
     monitors = models.JSONField(default=list, blank=True)  # early signs of the pre-mortem, and what was seen of them
     reopened_at = models.DateTimeField(null=True, blank=True)
+    embedding = models.JSONField(
+        default=list, editable=False
+    )  # of what is told, where the database compares them; empty: not made yet
+
+    TOLD: ClassVar[set[str]] = {"context", "decision", "outcome"}
 
     objects = ReflectionLogQuerySet.as_manager()
 
@@ -205,6 +223,19 @@ class ReflectionLog(Owned):
 
     def __str__(self) -> str:
         return self.context
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """An embedding is of the words as they stand: other words, none yet."""
+        wanted = kwargs.get("update_fields")
+        if wanted is None or self.TOLD & set(wanted):
+            self.embedding = []
+            kwargs["update_fields"] = wanted if wanted is None else {*wanted, "embedding"}
+        super().save(*args, **kwargs)
+
+    @property
+    def told(self) -> str:
+        """What is remembered of it: what was to be decided, what was, what came of it."""
+        return " ".join(getattr(self, name) for name in ("context", "decision", "outcome"))
 
     @property
     def record(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import signal
 import threading
 import time
@@ -17,7 +18,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import polars as pl
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
@@ -29,11 +29,9 @@ from agents.inference import base
 from agents.inference.errors import InferenceError, InvalidOutput
 from agents.inference.types import InferenceClient
 from agents.models import AgentRun, AgentStep, CleanRoomConnection, CleanRoomQuery, Forecast
-from campaigns import history
 from campaigns import services as campaign_services
 from campaigns import tasks as campaign_tasks
 from campaigns.domain.experiments import words as reading
-from campaigns.domain.experiments.design import design
 from campaigns.models import BudgetPlan, CurveFit, Experiment, Recommendation, ResponseCurve, Task
 from retailers import services as retailers
 from retailers.models import FeedLoad, PerformanceMetric, QuarantinedRow
@@ -72,6 +70,7 @@ def work(run: AgentRun) -> None:
     """The work of a plan, inside ``run.tracked()``; goes on after the steps that are recorded already."""
     limits = bounds.read(run.limits)
     started = time.monotonic() - float(run.trace.get("seconds", 0.0))
+    limits["until"] = started + limits["seconds"]
     if run.steps.filter(approval=AgentStep.Approval.REJECTED).exists():
         _stop(run, "rejected")
         return
@@ -134,6 +133,7 @@ def _by_playbook(run: AgentRun, limits: Mapping[str, float], started: float) -> 
             arguments = {"budgets": [float(plan.total_budget) * share for share in (0.5, 0.8, 1.0, 1.2, 1.5)]}
         run.report(place / len(wanted), tool.replace("_", " "))
         step = _record(run, number, tool, arguments, limits)
+        _spend(run, limits, started)
         if step.errors:
             run.pending = {"question": step.errors[0]["message"], "step": step.number}
             _stop(run, "needs_input")
@@ -212,6 +212,7 @@ def _ask_model(
         made = [(one.tool, one.arguments) for one in run.steps.order_by("number") if not one.errors]
         name, arguments, raw, repaired = _next_call(run, client, route, said, limits, started, made)
         if name in ENDINGS:
+            run.trace = {**run.trace, "ending": {"name": name, "raw": raw[:SHOWN], "repaired": repaired}}
             if name == "done":
                 _finish(run)
                 return
@@ -321,7 +322,8 @@ def _do(run: AgentRun, step: AgentStep, limits: Mapping[str, float]) -> AgentSte
         step.valid, errors = False, [{"kind": "value_error", "path": "", "message": str(error)}]
     else:
         try:
-            with within(limits["tool_seconds"]):
+            left = limits.get("until", math.inf) - time.monotonic()
+            with within(max(min(limits["tool_seconds"], left), 0.001)):
                 result = DO[step.tool](step, arguments)
         except RmnError as error:
             errors = [{"kind": type(error).__name__, "path": "", "message": str(error)}]
@@ -424,17 +426,21 @@ def trace(run: AgentRun) -> dict[str, Any]:
                 "seconds": step.seconds,
                 "approval": step.approval,
                 "changes": step.changes,
+                "decided_by": step.decided_by and step.decided_by.get_username(),
+                "decided_at": step.decided_at and step.decided_at.isoformat(),
                 "raw": step.raw,
                 "result": step.result,
             }
-            for step in run.steps.order_by("number")
+            for step in run.steps.select_related("decided_by").order_by("number")
         ],
         "stop": run.stop,
         "pending": run.pending,
         "limits": bounds.read(run.limits),
         "used": {name: run.trace.get(name) for name in ("seconds", "tokens", "cost")},
         "model": {
-            name: run.trace.get(name) for name in ("model_id", "model", "refused", "tools") if run.trace.get(name)
+            name: run.trace.get(name)
+            for name in ("model_id", "adapter", "model", "refused", "ending", "tools")
+            if run.trace.get(name)
         },
         "run": str(run.pk),
     }
@@ -557,48 +563,27 @@ def _design_experiment(step: AgentStep, asked: tools.DesignExperiment) -> Any:
         shop = first.retailer if first else None
     if shop is None:
         raise BadInput("at which retailer? Name one")
-    brand = step.run.brand
-    row = once(step, Experiment, lambda: _designed(step.run, asked, brand, shop))
-    best = row.design["best"]
-    return {
-        "proposal": str(row.pk),
-        "kind": "experiment",
-        "units": best["units"],
-        "mde": best["mde"],
-        "warnings": row.design["warnings"],
+    wish: dict[str, Any] = {
+        "brand": step.run.brand,
+        "retailer": shop,
+        "name": step.run.goal,
+        "spec": {
+            "kind": "geo",
+            "unit": "unit",
+            "time": "time",
+            "outcome": "outcome",
+            "duration": asked.duration,
+            "treated": {"min": min(4, asked.most_units), "max": asked.most_units},
+            "alpha": 0.1,
+        },
+        "by": step.run.requested_by,
     }
-
-
-def _designed(run: AgentRun, asked: tools.DesignExperiment, brand: Any, shop: Any) -> Experiment:
-    rows = history.store_panel(brand, shop)
-    if not rows:
-        raise BadInput(f"{shop} has no store sales loaded: a geo test needs the retailer's own sales by store and week")
-    frame = pl.DataFrame(rows)
-    weeks = frame["time"].n_unique()
-    whole = frame.group_by("unit").agg(pl.len()).filter(pl.col("len") == weeks)
-    frame = frame.join(whole.select("unit"), on="unit", how="semi")
-    spec = {
-        "kind": "geo",
-        "unit": "unit",
-        "time": "time",
-        "outcome": "outcome",
-        "duration": asked.duration,
-        "treated": {"min": min(4, asked.most_units), "max": asked.most_units},
-        "alpha": 0.1,
-    }
-    return Experiment.objects.create(
-        brand=brand,
-        retailer=shop,
-        name=run.goal[:160],
-        kind="geo",
-        state=Experiment.State.DESIGNED,
-        status=Experiment.Status.SUCCEEDED,
-        progress=1.0,
-        spec=spec,
-        design=design(spec, frame=frame),
-        panel={"rows": frame.height, "units": frame["unit"].n_unique(), "periods": weeks},
-        requested_by=run.requested_by,
+    test = worked(
+        once(step, Experiment, lambda: campaign_services.wish_for_experiment(**wish)), campaign_tasks.work_on_experiment
     )
+    if test.state != Experiment.State.DESIGNED:
+        raise BadInput(test.error or "the test could not be designed")
+    return decisions.experiment_result(test)
 
 
 def _analyze_experiment(step: AgentStep, asked: tools.AnalyzeExperiment) -> Any:
@@ -624,6 +609,9 @@ def _check_copy(step: AgentStep, asked: tools.CheckCopy) -> Any:
 
 
 def _query_clean_room(step: AgentStep, asked: tools.QueryCleanRoom) -> Any:
+    by = step.run.requested_by
+    if by is not None and not decisions.may_decide(by, step.run.brand):  # as on the clean room's own page
+        raise BadInput(f"{asked.connection}: a question costs of the privacy budget; analysts and ops staff ask it")
     connection = CleanRoomConnection.objects.filter(brand=step.run.brand, name=asked.connection).first()
     if connection is None:
         raise NotConfigured(f"clean room {asked.connection!r}: this brand has none of that name; ops staff add one")

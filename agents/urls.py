@@ -9,6 +9,7 @@ urlpatterns = [
     path("budgets/<uuid:pk>/<slug:outcome>", views.decide_plan, name="decide-plan"),
     path("inbox/", views.inbox, name="inbox"),
     path("inbox/undo/<uuid:pk>", views.undo_decision, name="undo-decision"),
+    path("inbox/experiment/<uuid:pk>/change", views.change_experiment, name="change-experiment"),
     path("inbox/<slug:kind>/<uuid:pk>/<slug:outcome>", views.decide_waiting, name="decide-waiting"),
     path("plans/", views.plans, name="plans"),
     path("plans/<uuid:pk>", views.plan, name="plan"),

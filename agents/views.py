@@ -26,7 +26,7 @@ from agents import charts, decisions, journal, planning, rooms, services, servin
 from agents import forecasts as predictions
 from agents.domain import briefs
 from agents.domain import rooms as questions
-from agents.forms import GoalForm, PlanChangeForm, PlaygroundForm, QuestionForm
+from agents.forms import ExperimentChangeForm, GoalForm, PlanChangeForm, PlaygroundForm, QuestionForm
 from agents.models import (
     Adapter,
     AdapterAlias,
@@ -61,6 +61,7 @@ def inbox(request: StaffRequest) -> HttpResponse:
     context = {
         "cards": [_card(row, request.user) for row in decisions.waiting(request.user)],
         "questions": asking[:50],
+        "adapters": Adapter.objects.visible_to(request.user).at_the_gate().select_related("brand")[:50],
         "reopened": ReflectionLog.objects.visible_to(request.user).reopened().select_related("brand")[:50],
         "said": Approval.objects.visible_to(request.user).select_related("brand", "by")[:10],
         "ways_back": [_way_back(word) for word in decisions.undoable(request.user)],
@@ -105,7 +106,9 @@ def _card(subject: Any, user: Any) -> dict[str, Any]:
         "said": said,
         "mine": any(word.by_id == user.pk for word in said),
         "may": decisions.may_decide(user, subject.brand),
-        "change": reverse("change-plan", args=[subject.pk]) if is_plan else "",
+        "change": reverse("change-plan" if is_plan else "change-experiment", args=[subject.pk])
+        if is_plan or subject.kind == "geo"
+        else "",
     }
 
 
@@ -165,7 +168,8 @@ def _outcome(row: Any) -> str:
 
 
 def _page_of(row: Any) -> str:
-    return reverse("budget-plan" if isinstance(row, BudgetPlan) else "experiment", args=[row.pk])
+    named = {BudgetPlan: "budget-plan", Experiment: "experiment", Adapter: "adapter"}
+    return reverse(named[type(row)], args=[row.uuid])
 
 
 def _safe_next(request: StaffRequest) -> str:
@@ -178,6 +182,36 @@ def _safe_next(request: StaffRequest) -> str:
 def decide_plan(request: StaffRequest, pk: UUID, outcome: str) -> HttpResponse:
     """Approve or reject a plan on its own page."""
     return decide_waiting(request, "plan", pk, outcome)
+
+
+@require_POST
+@login_required
+def approve_experiment(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """Let a test run, from its own page."""
+    return decide_waiting(request, "experiment", pk, "approve")
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+def change_experiment(request: StaffRequest, pk: UUID) -> HttpResponse:
+    """Change a designed test before it is approved: how long it runs, how many stores are treated at most."""
+    test = get_object_or_404(Experiment.objects.visible_to(request.user).select_related("brand", "retailer"), pk=pk)
+    form = ExperimentChangeForm(request.POST or None, initial=decisions.asked_of(test))
+    if request.method == "POST" and form.is_valid():
+        wish = {name: form.cleaned_data[name] for name in ("duration", "most_units")}
+        try:
+            if not decisions.may_decide(request.user, test.brand):
+                raise BadInput(ONLY_DECIDERS)
+            made = decisions.change_experiment(test, wish, request.user, form.cleaned_data["note"])
+        except BadInput as error:
+            form.add_error(None, str(error))
+        else:
+            told = "Designed anew. This one waits for approval now; the inbox can undo the change for ten minutes."
+            messages.success(request, told)
+            return redirect("experiment", made.pk)
+    return render(
+        request, "agents/change_experiment.html", {"test": test, "form": form}, status=422 if form.errors else 200
+    )
 
 
 @require_http_methods(["GET", "POST"])
@@ -195,7 +229,7 @@ def change_plan(request: StaffRequest, pk: UUID) -> HttpResponse:
             except BadInput as error:
                 form.add_error(None, str(error))
             else:
-                count = len(decisions.split_changes(plan, made))
+                count = len(decisions.differences(plan, made))
                 messages.success(
                     request,
                     f"Solved anew: {words.counted(count, 'amount')} changed. This one waits for approval now; the inbox can undo the change for ten minutes.",
@@ -360,11 +394,7 @@ def reflection(request: StaffRequest, pk: UUID) -> HttpResponse:
     """One decision as its journal tells it."""
     rows = ReflectionLog.objects.visible_to(request.user).select_related("brand", "retailer", "decided_by", "run")
     log = get_object_or_404(rows, uuid=pk)
-    subject: Any = None
-    for model in (BudgetPlan, Experiment):
-        subject = subject or (
-            model.objects.visible_to(request.user).filter(pk=log.subject).first() if log.subject else None
-        )
+    subject = journal.subject_of(log)
     context = {
         "log": log,
         "phases": [(name, _ahead(name, log.phase)) for name in ReflectionLog.Phase.values],
@@ -372,6 +402,11 @@ def reflection(request: StaffRequest, pk: UUID) -> HttpResponse:
         "remembered": [one if isinstance(one, dict) else {"what": one} for one in log.memory_reference],
         "subject": subject,
         "subject_url": _page_of(subject) if subject else "",
+        "decided_at": ""
+        if subject is None
+        else _page_of(subject)
+        if isinstance(subject, Adapter)
+        else reverse("inbox"),
         "forecasts": log.forecasts.order_by("due"),
         "lacks": journal.lacks(log) if log.phase in ("reflection", "analysis", "decision") else [],
         "open": log.phase in ("reflection", "analysis", "decision") and (not log.decision or log.reopened_at),

@@ -17,7 +17,6 @@ from campaigns.models import (
     Campaign,
     CopyEvidence,
     CurveFit,
-    Experiment,
     Recommendation,
     RecommendationQuerySet,
     ResponseCurve,
@@ -107,20 +106,17 @@ class BudgetPlanAdmin(RunAdmin):
         return format_html('<a href="/budgets/{}">Look and decide</a>', row.pk)
 
 
-@admin.register(Experiment)
 class ExperimentAdmin(RunAdmin):
+    """Tests and their steps; registered by the agents, whose approval service lets a test run."""
+
     list_display = ["name", "brand", "kind", "state", "shown_status", "start_date", "end_date", "created_at"]
     list_filter = ["state", "kind", *RunAdmin.list_filter]
     search_fields = [*RunAdmin.search_fields, "name", "hypothesis"]
-    actions = [*RunAdmin.actions, "register", "approve", "start", "analyse", "stop"]
+    actions = [*RunAdmin.actions, "register", "start", "analyse", "stop"]
 
     @admin.action(description="Register the plan", permissions=["change_runs"])
     def register(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "register")
-
-    @admin.action(description="Approve", permissions=["change_runs"])
-    def approve(self, request: HttpRequest, queryset: Any) -> None:
-        self._move(request, queryset, "approve")
 
     @admin.action(description="Start today", permissions=["change_runs"])
     def start(self, request: HttpRequest, queryset: Any) -> None:

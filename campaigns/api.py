@@ -324,7 +324,10 @@ class ExperimentMove(serializers.Serializer):
 
 
 class Experiments(ReadOnlyRows):
-    """Tests of what an ad brings. A POST designs one; its life goes on by named steps."""
+    """Tests of what an ad brings. A POST designs one; its life goes on by named steps.
+
+    The address stands with the agents, whose approval service lets a test run.
+    """
 
     queryset = Experiment.objects.select_related("brand", "retailer", "campaign")
     serializer_class = ExperimentSerializer
@@ -348,12 +351,6 @@ class Experiments(ReadOnlyRows):
     def register(self, request: Request, **_: Any) -> Response:
         """Fix the plan: its hash goes into the audit chain, and it cannot be changed afterwards."""
         return self._move(request, "register")
-
-    @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
-    @action(detail=True, methods=["post"])
-    def approve(self, request: Request, **_: Any) -> Response:
-        """Let it be run; analysts and ops staff may. Registers where that is missing."""
-        return self._move(request, "approve")
 
     @extend_schema(request=ExperimentMove, responses=ExperimentSerializer)
     @action(detail=True, methods=["post"])
@@ -469,7 +466,6 @@ resources: dict[str, Any] = {  # address -> viewset
     "response-curves": Curves,
     "curve-fits": CurveFits,
     "budget-plans": Plans,
-    "experiments": Experiments,
     "recommendations": Recommendations,
 }
 paths: list[Any] = []  # single endpoints

@@ -223,8 +223,7 @@ MOVES = {  # what a person may do with a test: from which states
 }
 
 
-@transaction.atomic
-def request_experiment(
+def wish_for_experiment(
     *,
     brand: Brand,
     name: str,
@@ -236,7 +235,7 @@ def request_experiment(
     table: str = "",
     by: Any = None,
 ) -> Experiment:
-    """Wish for a test: it is designed on the retailer's own past, or on a table that is handed in.
+    """Record the wish for a test, designed on the retailer's own past or on a table that is handed in; nothing is queued yet.
 
     Args:
         spec: SPEC design of CONTRACTS section 4, without ``data``.
@@ -253,7 +252,7 @@ def request_experiment(
         raise BadInput("data: hand the table in itself; a path is not followed")
     if kind in tasks.DESIGNED_BY_NUMBERS:
         design.design(spec)  # costs nothing, so that a mistake is told at once
-    row = Experiment.objects.create(
+    return Experiment.objects.create(
         brand=brand,
         retailer=retailer,
         campaign=campaign,
@@ -266,6 +265,11 @@ def request_experiment(
         config={"work": "design"},
         requested_by=by,
     )
+
+
+@transaction.atomic
+def request_experiment(**wish: Any) -> Experiment:
+    row = wish_for_experiment(**wish)
     row.enqueue()
     return row
 
@@ -306,8 +310,8 @@ def move_experiment(
 ) -> Experiment:
     """One step in a test's life; taking it twice changes nothing, and each is a line in the audit chain.
 
-    ``register`` fixes the plan under its hash; ``approve`` registers too where that is missing; ``start``
-    says from which day; ``look`` reads it while it runs, by the rule that was registered; ``analyse`` queues
+    ``register`` fixes the plan under its hash; ``approve`` registers too where that is missing, and is asked
+    for by the approval service alone (doors send people there); ``start`` says from which day; ``look`` reads it while it runs, by the rule that was registered; ``analyse`` queues
     the reading that ends it; ``stop`` ends it without one.
 
     Raises:
@@ -327,7 +331,7 @@ def move_experiment(
         raise BadInput(f"{row}: is {row.state}; {move} comes after {' or '.join(MOVES[move])}")
     if not row.is_finished:
         raise BadInput(f"{row}: is being worked on; wait until that has ended")
-    if move == "approve" and not roles(by, row.brand) & DECIDERS:
+    if move == "approve" and by is not None and not roles(by, row.brand) & DECIDERS:  # None: the operator
         raise BadInput("only analysts and ops staff approve a test; ask one of them")
     payload: dict[str, Any] = {"note": note[:500]}
     if move in ("register", "approve") and not row.registered_hash:

@@ -423,9 +423,9 @@ def _experiment_file(row: Experiment, form: str) -> HttpResponseBase:
 @require_POST
 @login_required
 def move_experiment(request: StaffRequest, pk: UUID, move: str) -> HttpResponseBase:
-    """Register, approve, start, analyse or stop a test."""
+    """Register, start, analyse or stop a test; that it is approved stands where all approvals do."""
     row = get_object_or_404(Experiment.objects.visible_to(request.user), pk=pk)
-    if move not in services.MOVES:
+    if move not in services.MOVES or move == "approve":
         raise Http404
     try:
         day = date.fromisoformat(request.POST["day"]) if request.POST.get("day") else None

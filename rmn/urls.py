@@ -5,6 +5,7 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
+from agents import views as agents
 from rmn import health, views
 
 handler404, handler500 = views.not_found, views.broke_down
@@ -20,6 +21,8 @@ urlpatterns = [
     path("password/<uidb64>/<token>/", auth.PasswordResetConfirmView.as_view(), name="password_reset_confirm"),
     path("password/done/", auth.PasswordResetCompleteView.as_view(), name="password_reset_complete"),
     path("account/second-factor/", views.second_factor, name="second-factor"),
+    # before the other steps of a test, which stand in campaigns: approvals are the agents'
+    path("experiments/<uuid:pk>/approve", agents.approve_experiment, name="approve-experiment"),
     path("", include("retailers.urls")),
     path("", include("campaigns.urls")),
     path("", include("feedback.urls")),

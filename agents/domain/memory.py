@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 WORD = re.compile(r"[^\W_]{2,}", re.UNICODE)
 COMMON = frozenset({"the", "of", "and", "to", "in", "for", "at", "on", "by", "an", "is", "it", "was", "were", "with", "from", "as", "be", "are", "this", "that", "over", "into", "per"})  # fmt: skip
+WIDTH = 256  # numbers of an embedding
 LEAST = 0.05  # cosine under which two texts share nothing worth a mention
 
 
@@ -53,6 +55,22 @@ def recall(question: str, texts: Sequence[str], most: int = 5) -> list[Found]:
         if likeness >= LEAST:
             scored.append(Found(place, min(likeness, 1.0)))
     return sorted(scored, key=lambda one: (-round(one.likeness, 9), -one.place))[:most]
+
+
+def embedding(text: str) -> list[float]:
+    """A text as ``WIDTH`` numbers of unit length: its words and pairs, each hashed to a place and a sign; no model, no corpus.
+
+    Texts that share many words point the same way, so that a database can find the nearest of many.
+    A text without words is all zeros.
+
+    Source: Weinberger et al. 2009 (feature hashing); term frequency as 1 + log.
+    """
+    sums = [0.0] * WIDTH
+    for term, n in _terms(text).items():
+        number = int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest(), "big")
+        sums[number % WIDTH] += (1 + math.log(n)) * (1 if number >> 31 else -1)
+    length = math.sqrt(sum(value * value for value in sums)) or 1.0
+    return [round(value / length, 6) for value in sums]
 
 
 def _terms(text: str) -> Counter[str]:

@@ -8,7 +8,7 @@ calibrated confidence and no critical risk stands without mitigation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agents.domain import threshold as thresholds
@@ -443,42 +443,96 @@ def _availability(evidence: Evidence) -> dict[str, str] | None:
     return None
 
 
-PREMORTEM = (  # how it failed, what that does, its early sign, the measure that shows it, the value under which it fires
-    (
-        "Returns fell as spend grew past what was ever seen",
-        "half of the expected sales or less for the whole budget",
-        "return since the start under half of what is expected",
-        "roas",
-        None,
-    ),
-    (
-        "The product ran out and the money went on",
-        "spend without sales until somebody stops it",
-        "sales of the last week under 40 % of the four weeks before while spend goes on",
-        "sales_trend",
-        0.4,
-    ),
-    (
-        "A rival took the shelf: the same money reached fewer people",
-        "dearer reach; the plan's sales are missed",
-        "impressions of the last week under 60 % of the four weeks before while spend goes on",
-        "impressions_trend",
-        0.6,
-    ),
-)
+@dataclass(frozen=True)
+class Story:
+    """A way it failed: what that does, its early sign, the measure that shows it, the value under which it fires."""
+
+    story: str
+    impact: str
+    early_sign: str
+    metric: str
+    below: float | None = None  # None: it depends on what the decision counts on
 
 
-def premortem(expected_roas: float | None) -> list[dict[str, Any]]:
+PREMORTEM = {  # by what was decided
+    "plan": (
+        Story(
+            "Returns fell as spend grew past what was ever seen",
+            "half of the expected sales or less for the whole budget",
+            "return since the start under half of what is expected",
+            "roas",
+        ),
+        Story(
+            "The product ran out and the money went on",
+            "spend without sales until somebody stops it",
+            "sales of the last week under 40 % of the four weeks before while spend goes on",
+            "sales_trend",
+            0.4,
+        ),
+        Story(
+            "A rival took the shelf: the same money reached fewer people",
+            "dearer reach; the plan's sales are missed",
+            "impressions of the last week under 60 % of the four weeks before while spend goes on",
+            "impressions_trend",
+            0.6,
+        ),
+    ),
+    "experiment": (
+        Story(
+            "Stores stopped reporting: too few were left to tell an effect from chance",
+            "no verdict for the cost of a test",
+            "the last week reported by under 90 % of the stores that reported before the start",
+            "stores_reporting",
+            0.9,
+        ),
+        Story(
+            "What was to be tested did not run",
+            "no effect is read where none was tried",
+            "spend since the start under half of the four weeks before it",
+            "spend_trend",
+            0.5,
+        ),
+        Story(
+            "Something else moved the whole market: a strike, a feast, a price war",
+            "the effect drowns in noise, or is not the ad's",
+            "sales of the untreated stores since the start under 70 % of the four weeks before it",
+            "untreated_trend",
+            0.7,
+        ),
+    ),
+    "adapter": (
+        Story(
+            "People like it less than what it followed",
+            "worse texts until it is taken back",
+            "wins under 40 % of its blind pairs, ten of them at least",
+            "win_rate",
+            0.4,
+        ),
+        Story(
+            "It learnt to claim what the rules forbid",
+            "fewer texts to choose from, and more work for those who check them",
+            "texts that pass the rules under 80 % of the share that passed before it",
+            "pass_share",
+        ),
+        Story(
+            "It rambles: headlines are cut off at their longest",
+            "texts that nobody can use",
+            "under 80 % of its texts come to an end of their own",
+            "finished_share",
+            0.8,
+        ),
+    ),
+}
+
+
+def premortem(kind: str, **below: float | None) -> list[dict[str, Any]]:
     """Three stories of how it failed, each with an early sign that is watched: {story, impact, early_sign, metric, below}.
 
     Args:
-        expected_roas: sales per unit of spend that the decision counts on; None leaves the first unwatched.
+        kind: what was decided, of ``PREMORTEM``.
+        below: by metric, the value under which a sign fires where the story has none of its own; None leaves it unwatched.
     """
-    stories = []
-    for story, impact, sign, metric, limit in PREMORTEM:
-        below = limit if metric != "roas" else (expected_roas / 2 if expected_roas else None)
-        stories.append({"story": story, "impact": impact, "early_sign": sign, "metric": metric, "below": below})
-    return stories
+    return [asdict(replace(one, below=below.get(one.metric) if one.below is None else one.below)) for one in PREMORTEM[kind]]  # fmt: skip
 
 
 def likely(came: int, watched: int) -> float:

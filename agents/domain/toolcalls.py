@@ -12,7 +12,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv6Address
@@ -589,6 +589,7 @@ class Tool:
     parameters: Any  # as declared
     bfcl: bool
     validator: Any = field(repr=False, compare=False)
+    surely: Callable[[Any], bool] | None = field(default=None, repr=False, compare=False)  # see ``_surely``
 
     @property
     def wants_object(self) -> bool:
@@ -619,12 +620,12 @@ def offered(tools: list[Any]) -> dict[str, Tool]:
             text = json.dumps(schema, sort_keys=True)
         except (TypeError, ValueError, RecursionError):
             raise BadInput(f"tools[{place}]: the parameters of {name!r} are not JSON") from None
-        found[name] = Tool(name, parameters, bfcl, _validator(name, text, bfcl))
+        found[name] = Tool(name, parameters, bfcl, *_validator(name, text, bfcl))
     return found
 
 
 @functools.lru_cache(maxsize=2048)
-def _validator(name: str, schema_text: str, bfcl: bool) -> Any:
+def _validator(name: str, schema_text: str, bfcl: bool) -> tuple[Any, Callable[[Any], bool] | None]:
     schema = json.loads(schema_text)
     cls = StrictInteger if bfcl else Draft202012Validator
     try:
@@ -637,7 +638,79 @@ def _validator(name: str, schema_text: str, bfcl: bool) -> Any:
     except RecursionError:
         raise BadInput(f"tool {name!r}: its parameters are nested too deeply") from None
     # an explicit registry: a $ref to elsewhere is an error, never a request over the network
-    return cls(schema, registry=REGISTRY, format_checker=FORMATS)
+    return cls(schema, registry=REGISTRY, format_checker=FORMATS), _surely(schema, bfcl)
+
+
+SAID_ONLY = {"description", "title", "default", "examples", "$schema", "$comment"}  # keywords that forbid nothing
+OF_TYPE: dict[str, set[str]] = {
+    "object": {"properties", "required", "additionalProperties"},
+    "array": {"items", "minItems", "maxItems"},
+    "string": {"enum", "minLength", "maxLength", "format"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
+    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
+    "boolean": set(),
+}
+
+
+def _surely(schema: Any, strict: bool) -> Callable[[Any], bool] | None:
+    """A quick check of a plain schema: what it lets pass is valid; of what it does not, the validator says what is wrong.
+
+    None where the schema uses more than ``OF_TYPE``; ``strict``: 1.0 is no integer.
+    """
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if not isinstance(kind, str) or kind not in OF_TYPE or set(schema) - SAID_ONLY - OF_TYPE[kind] - {"type"}:
+        return None
+    if kind == "object":
+        return _surely_object(schema, strict)
+    if kind == "array":
+        inner = _surely(schema["items"], strict) if "items" in schema else lambda _: True
+        least, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
+        if inner is None:
+            return None
+        return lambda value: isinstance(value, list) and least <= len(value) <= most and all(map(inner, value))
+    if kind == "string":
+        return _surely_text(schema)
+    if kind == "boolean":
+        return lambda value: isinstance(value, bool)
+    low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+    above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
+
+    def number(value: Any) -> bool:
+        whole = type(value) is int or (type(value) is float and not strict and value.is_integer())
+        right = whole or (type(value) is float and kind == "number")
+        return right and low <= value <= high and above < value < below
+
+    return number
+
+
+def _surely_text(schema: dict[str, Any]) -> Callable[[Any], bool]:
+    least, most = schema.get("minLength", 0), schema.get("maxLength", math.inf)
+    allowed, form = schema.get("enum"), schema.get("format")
+
+    def check(value: Any) -> bool:
+        right = isinstance(value, str) and least <= len(value) <= most and (allowed is None or value in allowed)
+        return right and (form is None or FORMATS.conforms(value, form))
+
+    return check
+
+
+def _surely_object(schema: dict[str, Any], strict: bool) -> Callable[[Any], bool] | None:
+    others = schema.get("additionalProperties", True)
+    inner = {name: _surely(each, strict) for name, each in schema.get("properties", {}).items()}
+    if not isinstance(others, bool) or None in inner.values():
+        return None
+    required = frozenset(schema.get("required", ()))
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, dict) or not required <= value.keys():
+            return False
+        for name, each in value.items():
+            told = inner.get(name)
+            if not others if told is None else not told(each):
+                return False
+        return True
+
+    return check
 
 
 def _short(message: str) -> str:
@@ -666,6 +739,8 @@ def check(call: Call, tools: dict[str, Tool], number: int = 0, *, enums: bool = 
     where += ".arguments"
     if tool.wants_object and not isinstance(call.arguments, dict):
         return [CallError("type_error", where, f"arguments must be an object, this is {_kind_of(call.arguments)}")]
+    if tool.surely is not None and tool.surely(call.arguments):
+        return []
     try:
         problems = list(tool.validator.iter_errors(call.arguments))
     except Unresolvable as error:

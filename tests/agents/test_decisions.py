@@ -10,16 +10,17 @@ import pytest
 from django.contrib.auth.models import Group
 from django.utils import timezone
 
-from agents import decisions, forecasts, journal, tasks
+from agents import decisions, forecasts, journal, signs, tasks
 from agents.domain import approval, memory
 from agents.domain.approval import Rule
-from agents.models import Approval, ApprovalRule, Deployment, Forecast, ReflectionLog
+from agents.models import AdapterAlias, Approval, ApprovalRule, Deployment, Forecast, Generation, ReflectionLog
 from campaigns.models import BudgetPlan, Experiment, Recommendation
+from retailers.models import PerformanceMetric
 from rmn.lib.errors import BadInput
-from tests.agents.test_planning import proposed, run_of
+from tests.agents.test_planning import proposed, run_of, stores
 from tests.campaigns.test_doors import MONDAY, weeks
 from tests.conftest import People
-from tests.factories import AdapterFactory, ExperimentFactory, ForecastFactory, ReflectionFactory
+from tests.factories import AdapterFactory, ExperimentFactory, FeedbackFactory, ForecastFactory, ReflectionFactory
 
 EXAMPLE = {
     "alternate_frames": ["cost vs. benefit"],
@@ -138,6 +139,62 @@ class TestApproved:
         claim = Forecast.objects.get()
         assert (claim.metric, claim.value, claim.reflection.phase) == ("lift_percent", 8.0, "execution")  # type: ignore[union-attr]
 
+    def test_a_test_is_rejected_and_its_run_ends(self, people: People) -> None:
+        stores(people)
+        run = run_of(people, "Prove that the mailings bring incremental sales", retailer=people.retailer)
+        assert run.stop == "needs_input", run.steps.last().errors
+        decisions.decide_run(run, "reject", people.colleague, "too dear")
+        run.refresh_from_db()
+        assert (run.stop, Experiment.objects.get().state) == ("rejected", Experiment.State.STOPPED)
+        assert Forecast.objects.count() == 0
+
+    def test_a_changed_test_is_designed_anew_and_waits_with_its_diff(self, people: People) -> None:
+        stores(people)
+        run = run_of(people, "Prove that the mailings bring incremental sales", retailer=people.retailer)
+        test = Experiment.objects.get()
+        wish = {"agent_run": str(run.pk), "outcome": "modify", "changes": {"most_units": 4, "duration": 4}}
+        told = people.api(people.colleague).post("/api/v1/approvals/", wish, format="json")
+        assert told.status_code == 200, told.content
+        assert {"path": "duration", "old": 6, "new": 4} in told.json()["changes"]
+        made = Experiment.objects.exclude(pk=test.pk).get()
+        step = run.steps.get(tool="design_experiment")
+        assert (step.result["proposal"], len(made.design["best"]["units"])) == (str(made.pk), 4)
+        decisions.undo_last(test, people.colleague)
+        test.refresh_from_db()
+        made.refresh_from_db()
+        assert (test.state, made.state) == (Experiment.State.DESIGNED, Experiment.State.STOPPED)
+        page = people.web(people.colleague).post(
+            f"/inbox/experiment/{test.pk}/change", {"duration": 5, "most_units": 6}
+        )
+        assert page.status_code == 302, page.content.decode()[-2000:]
+        decisions.decide_run(run, "approve", people.colleague)
+        run.refresh_from_db()
+        step.refresh_from_db()
+        assert (run.stop, step.approval) == ("done", "modified")
+        for bad in ({"duration": 0}, {"brand": "globex"}, {}):
+            with pytest.raises(BadInput):
+                decisions.change_experiment(test, bad, people.colleague)
+
+    @pytest.mark.parametrize("door", ["page", "api", "console"])
+    def test_no_door_lets_a_test_run_that_two_people_must_approve(self, people: People, door: str) -> None:
+        ApprovalRule.objects.create(brand=people.brand, pattern="design_*", above=0, people=2)
+        row = ExperimentFactory(
+            brand=people.brand, retailer=people.retailer, kind="geo", state="designed", status="succeeded",
+            design={"best": {"units": ["a"], "mde": 0.08}}, spec={"duration": 6},
+        )  # fmt: skip
+        for who in (people.ops, people.colleague):
+            assert row.state == Experiment.State.DESIGNED
+            if door == "page":
+                people.web(who).post(f"/experiments/{row.pk}/approve")
+            elif door == "api":
+                people.api(who).post(f"/api/v1/experiments/{row.pk}/approve/", {}, format="json")
+            elif who is people.ops:
+                wish = {"action": "approve", "_selected_action": [str(row.pk)]}
+                people.web(who).post("/admin/campaigns/experiment/", wish)
+            row.refresh_from_db()
+        if door != "console":  # analysts have none
+            assert (row.state, Forecast.objects.count()) == (Experiment.State.APPROVED, 1)
+
     def test_an_adapter_waits_for_as_many_as_the_rules_ask(self, people: People) -> None:
         ApprovalRule.objects.create(brand=people.brand, pattern="deploy_adapter", above=0, people=2)
         row = AdapterFactory(brand=people.brand, retailer=people.retailer)
@@ -145,7 +202,9 @@ class TestApproved:
         assert Deployment.objects.count() == 0
         run = decisions.decide_adapter(row, "approve", people.colleague)
         assert run is not None
-        assert Forecast.objects.get().subject == {"adapter": row.digest}
+        claim = Forecast.objects.get()
+        assert (claim.subject, claim.adapter_digest) == ({"adapter": row.digest}, row.digest)
+        assert f"{row.digest[:12]}" in people.web(people.ops).get("/inbox/").content.decode()  # at the gate
 
     def test_only_deciders_of_the_brand_decide_and_strangers_find_nothing(self, people: People) -> None:
         plan = proposed(people)
@@ -403,11 +462,67 @@ class TestReflected:
             plan={**plan.plan, "allocations": [{**plan.allocations[0], "id": arm}]},
         )  # fmt: skip
         plan.refresh_from_db()
-        seen = [journal._signs(plan, MONDAY + dt.timedelta(days=end)) for end in (48, 55, 62, 69)]
+        seen = [signs.read(plan, MONDAY + dt.timedelta(days=end)) for end in (48, 55, 62, 69)]
         assert all(signs["roas"] > 0 for signs in seen)
         assert any(signs.get("sales_trend", 0) > 0 for signs in seen)
-        assert journal._signs(plan, MONDAY + dt.timedelta(days=6)) == {}
+        assert signs.read(plan, MONDAY + dt.timedelta(days=6)) == {}
         assert tasks.watch_decisions() == 0
+
+    def test_a_running_tests_signs_are_read_from_stores_and_spend_and_reopen_it(self, people: People) -> None:
+        weeks(people, count=40)
+        stores(people)
+        row = ExperimentFactory(
+            brand=people.brand, retailer=people.retailer, kind="geo", state="designed", status="succeeded",
+            design={"best": {"units": ["s00", "s01"], "mde": 0.08}}, spec={"duration": 6},
+        )  # fmt: skip
+        log = journal.about(row)
+        assert {monitor["metric"] for monitor in log.monitors} == {"stores_reporting", "spend_trend", "untreated_trend"}
+        assert {risk["factor"] for risk in log.risk_assessment["high_risk_factors"]} >= {one["story"] for one in log.monitors}  # fmt: skip
+        decisions.decide_experiment(row, "approve", people.colleague)
+        start = MONDAY + dt.timedelta(weeks=34)
+        Experiment.objects.filter(pk=row.pk).update(state="running", start_date=start)
+        row.refresh_from_db()
+        today = start + dt.timedelta(weeks=6)
+        assert signs.read(row, start) == {}
+        assert set(signs.read(row, today)) == {"stores_reporting", "untreated_trend", "spend_trend"}
+        assert journal.watch([log], today) == 0
+        PerformanceMetric.objects.filter(grain="store", placement__in=["s02", "s03"], period_start__gte=start).delete()
+        assert signs.read(row, today)["stores_reporting"] == pytest.approx(10 / 12)
+        PerformanceMetric.objects.exclude(grain="store").filter(period_start__gte=start).update(spend=1)
+        assert journal.watch([log], today) == 1
+        log.refresh_from_db()
+        assert (log.phase, bool(log.reopened_at)) == ("reflection", True)
+        assert {one["metric"] for one in log.monitors if one.get("fired")} == {"stores_reporting", "spend_trend"}
+
+    def test_an_adapters_signs_are_its_votes_and_the_rules_word_and_reopen_it(self, people: People) -> None:
+        def texts(digest: str, good: int, bad: int, reason: str = "stop") -> None:
+            for place in range(good + bad):
+                Generation.objects.create(
+                    brand=people.brand, task="creative", model="m", adapter_digest=digest, prompt_digest="0", text="x",
+                    verdict="pass" if place < good else "block", finish_reason=reason,
+                )  # fmt: skip
+
+        texts("", 16, 4)
+        row = AdapterFactory(
+            brand=people.brand, retailer=people.retailer, state="published", gate={"verdict": "better"}
+        )
+        log = journal.about(row)
+        assert {one["metric"]: one["below"] for one in log.monitors} == {
+            "win_rate": 0.4, "pass_share": pytest.approx(0.64), "finished_share": 0.8,
+        }  # fmt: skip
+        log = journal.approved(log, people.colleague, "")
+        texts(row.digest, 10, 10)
+        today = timezone.now().date()
+        assert signs.read(row, today) == {}  # it serves nowhere
+        AdapterAlias.objects.create(scope=row.scope, brand=people.brand, name="champion", adapter=row)
+        FeedbackFactory.create_batch(
+            12, brand=people.brand, kind="pair", outcome="b", adapter_digest=row.digest, other_adapter_digest="b" * 64
+        )
+        assert signs.read(row, today) == {"win_rate": 0.0, "pass_share": 0.5, "finished_share": 1.0}
+        assert tasks.watch_decisions() == 1
+        log.refresh_from_db()
+        assert {one["metric"] for one in log.monitors if one.get("fired")} == {"win_rate", "pass_share"}
+        assert "came up on" in people.web(people.colleague).get(f"/decisions/{log.uuid}").content.decode()
 
 
 @pytest.mark.django_db

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from django.core.management import call_command
 from hypothesis import given
@@ -20,24 +24,45 @@ from agents.domain import playbooks, tools
 from agents.inference import base
 from agents.inference.errors import InvalidOutput
 from agents.inference.types import Question, Reply
-from agents.models import Adapter, AdapterAlias, AgentRun, Forecast, Generation, ReflectionLog
-from campaigns.models import BudgetPlan, CurveFit, Recommendation
+from agents.models import Adapter, AdapterAlias, AgentRun, CleanRoomQuery, Forecast, Generation, ReflectionLog
+from campaigns.domain.experiments import design as campaign_designs
+from campaigns.models import BudgetPlan, CurveFit, Experiment, Recommendation
 from campaigns.tasks import propose
 from retailers import audit
+from retailers.models import MetricOutcome
+from rmn.lib import outbound, sealing
 from rmn.lib.errors import BadInput
 from tests.campaigns.budgets import problem as made_problem
-from tests.campaigns.test_doors import weeks
+from tests.campaigns.test_doors import MONDAY, weeks
 from tests.conftest import People
-from tests.factories import BudgetPlanFactory
+from tests.factories import BudgetPlanFactory, CleanRoomConnectionFactory, PerformanceMetricFactory
 
 pytestmark = pytest.mark.django_db
 
 
-def run_of(people: People, goal: str, brand: Any = None) -> AgentRun:
-    run = services.wish_for_plan(brand=brand or people.brand, goal=goal)
+def run_of(people: People, goal: str, brand: Any = None, retailer: Any = None) -> AgentRun:
+    run = services.wish_for_plan(brand=brand or people.brand, retailer=retailer, goal=goal)
     tasks.plan(str(run.pk), tenant=run.tenant)
     run.refresh_from_db()
     return run
+
+
+def stores(people: People, units: int = 12, count: int = 40) -> None:
+    """Weekly sales of a retailer's stores, as its own feed tells them."""
+    rng = np.random.default_rng(5)
+    common = 100 + rng.normal(0, 3, count)
+    for week in range(count):
+        start = MONDAY + dt.timedelta(weeks=week)
+        for unit in range(units):
+            row = PerformanceMetricFactory(
+                brand=people.brand, retailer=people.retailer, grain="store", campaign_id="", placement=f"s{unit:02}",
+                period_start=start, period_end=start + dt.timedelta(days=6), spend=None,
+            )  # fmt: skip
+            value = Decimal(str(round((0.8 + unit / 30) * common[week] + rng.normal(0, 1), 2)))
+            MetricOutcome.objects.create(
+                brand=row.brand, performance=row, metric="total_sales", window_days=0, interaction="", model="",
+                scope="all", value=value,
+            )  # fmt: skip
 
 
 def proposed(people: People) -> BudgetPlan:
@@ -206,6 +231,12 @@ def model(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Any:
     return use
 
 
+REACH = {
+    "name": "reach",
+    "sql": "SELECT segment, COUNT(DISTINCT person) AS users FROM impressions WHERE day >= :start GROUP BY segment",
+    "parameters": {"start": "date"},
+    "cost": 1.0,
+}
 READ: dict[str, Any] = {"name": "read_metrics", "arguments": {}}
 DONE: dict[str, Any] = {"name": "done", "arguments": {}}
 
@@ -396,6 +427,95 @@ def test_a_run_killed_at_any_step_goes_on_and_does_nothing_twice(
     assert (BudgetPlan.objects.count(), CurveFit.objects.count(), Recommendation.objects.count()) == (1, 1, 1)
 
 
+@pytest.fixture
+def writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that writes one headline after another."""
+    said = itertools.count(1)
+
+    class Writer:
+        def generate(self, question: Question) -> Reply:
+            return Reply(f"Crisp oat biscuits, batch {next(said)}", "stop", "writer", "", 1, 1, 0.0)
+
+    @contextmanager
+    def served(*_: Any, **__: Any) -> Iterator[Writer]:
+        yield Writer()
+
+    monkeypatch.setattr(serving, "inference", served)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A clean room at the other end of the line; what it was asked, by the question's own key."""
+    asked: list[Any] = []
+
+    def fetch(_method: str, _url: str, *, headers: Any, **__: Any) -> outbound.Answer:
+        asked.append(headers["Idempotency-Key"])
+        return outbound.Answer(200, {}, json.dumps({"rows": [{"segment": "a", "users": 900}]}).encode())
+
+    monkeypatch.setattr(outbound, "check", lambda _: None)
+    monkeypatch.setattr(outbound, "fetch", fetch)
+    return asked
+
+
+CALLS: dict[str, dict[str, Any]] = {
+    "design_experiment": {"duration": 4, "most_units": 4},
+    "write_copy": {"product": "Oat biscuits", "variants": 2},
+    "query_clean_room": {"connection": "own room", "template": "reach", "parameters": {"start": "2026-01-01"}},
+}
+
+
+@pytest.mark.parametrize("tool", CALLS)
+@pytest.mark.parametrize("moment", ["before", "midway", "after"])
+def test_a_tool_killed_at_any_moment_is_named_taken_up_once_and_has_its_effect_once(
+    people: People, tool: str, moment: str, writer: None, answers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores(people)
+    room = CleanRoomConnectionFactory(
+        brand=people.brand, retailer=people.retailer, name="own room", endpoint="https://room.example",
+        sealed_key=sealing.seal("secret", str(people.brand.uuid)), budget_units=5, templates=[REACH],
+    )  # fmt: skip
+    run = services.wish_for_plan(brand=people.brand, retailer=people.retailer, goal="By hand")
+    monkeypatch.setattr(planning, "_by_model", lambda *_: False)
+    monkeypatch.setattr(playbooks, "choose", lambda _: QUARTERLY)
+    monkeypatch.setattr(playbooks, "steps", lambda *_: [(tool, CALLS[tool])])
+    work, place = planning.DO[tool], {"design_experiment": "design", "write_copy": "ask", "query_clean_room": "fetch"}
+
+    def dies(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    def done_and_dies(step: Any, asked: Any) -> Any:
+        work(step, asked)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if moment == "midway":
+            patch.setattr(
+                {"design": campaign_designs, "ask": serving, "fetch": outbound}[place[tool]], place[tool], dies
+            )
+        else:
+            patch.setitem(planning.DO, tool, dies if moment == "before" else done_and_dies)
+        with pytest.raises(Killed):
+            tasks.plan(str(run.pk), tenant=run.tenant)
+    cut_off = run.steps.get()
+    assert (cut_off.tool, cut_off.finished_at) == (tool, None)  # named, and begun
+    for model in (AgentRun, Experiment, CleanRoomQuery):  # the leases run out, and the sweep hands the run on
+        model.objects.filter(status="running").update(status="queued", lease_until=None)
+    tasks.plan(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    step = run.steps.get()  # taken up, not begun anew
+    assert (step.pk, step.errors, bool(step.finished_at)) == (cut_off.pk, [], True)
+    if tool == "design_experiment":
+        assert (Experiment.objects.count(), run.stop) == (1, "needs_input")
+        assert ReflectionLog.objects.filter(subject=Experiment.objects.get().pk).count() == 1
+    elif tool == "write_copy":
+        assert (Recommendation.objects.filter(task="creative").count(), run.stop) == (2, "done")
+        assert len(step.result["offered"]) == 2
+    else:
+        assert CleanRoomQuery.objects.count() == 1
+        assert len(set(answers)) == 1  # the room sees one question, however often it is sent
+        assert list(room.ledger.values_list("entry", flat=True).order_by("entry")) == ["reserve", "spend"]
+
+
 def test_a_tool_that_hangs_is_cut_off_and_named(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(planning.DO, "harmonize_status", lambda *_: time.sleep(30))
     run = services.wish_for_plan(brand=people.brand, goal="Plan the budget", limits={"tool_seconds": 0.2})
@@ -403,6 +523,27 @@ def test_a_tool_that_hangs_is_cut_off_and_named(people: People, monkeypatch: pyt
     run.refresh_from_db()
     assert run.stop == "needs_input"
     assert run.steps.get().errors[0]["kind"] == "ToolTimedOut"
+
+
+def test_no_tool_outlasts_its_run(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(planning.DO, "harmonize_status", lambda *_: time.sleep(30))
+    run = services.wish_for_plan(brand=people.brand, goal="Plan the budget", limits={"seconds": 0.5})
+    tasks.plan(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    assert (run.stop, run.trace["limit"].partition(":")[0]) == ("budget", "seconds")
+    assert run.steps.get().errors[0]["kind"] == "ToolTimedOut"
+
+
+def test_who_may_not_ask_a_clean_room_does_not_by_a_goal_either(people: People, model: Any, answers: list[Any]) -> None:
+    CleanRoomConnectionFactory(
+        brand=people.brand, retailer=people.retailer, name="own room", endpoint="https://room.example",
+        sealed_key=sealing.seal("secret", str(people.brand.uuid)), budget_units=5, templates=[REACH],
+    )  # fmt: skip
+    for who, sent in ((people.owner, 0), (people.colleague, 1)):
+        model({"name": "query_clean_room", "arguments": CALLS["query_clean_room"]}, DONE)
+        run = services.wish_for_plan(brand=people.brand, goal="How many saw it?", by=who)
+        tasks.plan(str(run.pk), tenant=run.tenant)
+        assert (len(answers), bool(run.steps.get().errors)) == (sent, not sent)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,19 @@ def test_the_command_answers_in_the_agreed_shape(tmp_path: Path) -> None:
 def test_a_sign_is_as_likely_as_it_came_up_before_and_one_in_five_at_first() -> None:
     assert reflection.likely(0, 0) == pytest.approx(0.2)
     assert reflection.likely(9, 95) == pytest.approx(0.1)
-    assert all(story["impact"] for story in reflection.premortem(3.0))
+
+
+@pytest.mark.parametrize("kind", reflection.PREMORTEM)
+def test_three_failures_are_told_for_each_kind_and_every_sign_has_a_measure_and_a_value(kind: str) -> None:
+    stories = reflection.premortem(kind, roas=1.5, pass_share=0.6)
+    assert len({story["metric"] for story in stories}) == len(stories) == 3
+    for story in stories:
+        assert all(story.values())
+        assert reflection.fires(story, {story["metric"]: 0.99 * story["below"]})
+        assert not reflection.fires(story, {story["metric"]: story["below"]})
+        assert not reflection.fires(story, {})
+    open_ended = [story["metric"] for story in reflection.premortem(kind) if story["below"] is None]
+    assert open_ended == {"plan": ["roas"], "experiment": [], "adapter": ["pass_share"]}[kind]
 
 
 def test_remembered_cases_without_another_frame_are_availability() -> None:

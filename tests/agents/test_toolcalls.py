@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from agents.domain import toolcalls
 from rmn.lib.errors import BadInput
@@ -139,6 +142,39 @@ def test_formats_are_enforced(name: str, good: str, bad: str) -> None:
     }
     assert kinds(json.dumps({"name": "f", "arguments": {"x": good}}), [tool]) == []
     assert kinds(json.dumps({"name": "f", "arguments": {"x": bad}}), [tool]) == ["value_error"]
+
+
+PLAIN = {
+    "type": "object",
+    "properties": {
+        "a": {"type": "integer", "minimum": 0, "exclusiveMaximum": 3},
+        "b": {"type": "number", "maximum": 2.5},
+        "c": {"type": "string", "minLength": 1, "maxLength": 2, "enum": ["x", "xy", "xyz"]},
+        "d": {"type": "array", "items": {"type": "boolean"}, "maxItems": 2},
+        "e": {"type": "object", "properties": {"f": {"type": "string", "format": "date"}}, "required": ["f"]},
+    },
+    "required": ["a"],
+    "additionalProperties": False,
+}
+VALUES = st.recursive(
+    st.sampled_from([None, True, False, -1, 0, 1, 3, 1.0, 2.5, 2.6, "", "x", "xy", "xyz", "2024-02-29", "2023-02-29"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcdefg"), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from("abcdefg"), VALUES, max_size=5) | VALUES)
+def test_the_quick_check_of_a_plain_schema_and_the_validator_say_the_same(value: Any) -> None:
+    for bfcl, kind in ((False, Draft202012Validator), (True, toolcalls.StrictInteger)):
+        surely = toolcalls._surely(PLAIN, bfcl)
+        assert surely is not None
+        assert surely(value) == kind(PLAIN, format_checker=toolcalls.FORMATS).is_valid(value)
+
+
+@pytest.mark.parametrize("more", [{"pattern": "x"}, {"anyOf": [{}]}, {"$ref": "#"}, {"type": ["string", "null"]}])
+def test_a_schema_that_says_more_is_left_to_the_validator(more: dict[str, Any]) -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "string", **more}}}
+    assert toolcalls._surely(inner, False) is None
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

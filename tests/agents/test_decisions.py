@@ -487,7 +487,7 @@ class TestReflected:
         assert set(signs.read(row, today)) == {"stores_reporting", "untreated_trend", "spend_trend"}
         assert journal.watch([log], today) == 0
         PerformanceMetric.objects.filter(grain="store", placement__in=["s02", "s03"], period_start__gte=start).delete()
-        assert signs.read(row, today)["stores_reporting"] == pytest.approx(10 / 12)
+        assert signs.read(row, today)["stores_reporting"] == pytest.approx(14 / 16)
         PerformanceMetric.objects.exclude(grain="store").filter(period_start__gte=start).update(spend=1)
         assert journal.watch([log], today) == 1
         log.refresh_from_db()

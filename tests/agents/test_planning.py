@@ -47,7 +47,7 @@ def run_of(people: People, goal: str, brand: Any = None, retailer: Any = None) -
     return run
 
 
-def stores(people: People, units: int = 12, count: int = 40) -> None:
+def stores(people: People, units: int = 16, count: int = 40) -> None:
     """Weekly sales of a retailer's stores, as its own feed tells them."""
     rng = np.random.default_rng(5)
     common = 100 + rng.normal(0, 3, count)
@@ -430,11 +430,11 @@ def test_a_run_killed_at_any_step_goes_on_and_does_nothing_twice(
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that writes one headline after another."""
-    said = itertools.count(1)
+    said = itertools.cycle(["Oat biscuits", "Oat biscuits by Acme", "Acme oat biscuits"])
 
     class Writer:
         def generate(self, question: Question) -> Reply:
-            return Reply(f"Crisp oat biscuits, batch {next(said)}", "stop", "writer", "", 1, 1, 0.0)
+            return Reply(next(said), "stop", "writer", "", 1, 1, 0.0)
 
     @contextmanager
     def served(*_: Any, **__: Any) -> Iterator[Writer]:

@@ -26,8 +26,9 @@ SERVING = (AdapterAlias.Name.CHAMPION, AdapterAlias.Name.CHALLENGER)
 
 def read(subject: BudgetPlan | Experiment | Adapter, today: date) -> dict[str, float]:
     """By measure, what is seen of a decision that is being carried out; nothing of one that is not."""
-    seen: Callable[[Any, date], dict[str, float]] = {BudgetPlan: _plan, Experiment: _experiment, Adapter: _adapter}[type(subject)]  # fmt: skip
-    return seen(subject, today)
+    how: Any = {BudgetPlan: _plan, Experiment: _experiment, Adapter: _adapter}[type(subject)]
+    seen: dict[str, float] = how(subject, today)
+    return seen
 
 
 def _plan(plan: BudgetPlan, today: date) -> dict[str, float]:

@@ -51,7 +51,8 @@ def test_the_database_is_asked_for_the_nearest_of_the_brand_by_cosine() -> None:
     told = '("agents_reflectionlog"."embedding"::text::vector <=> %s::vector)'
     assert told in sql.replace("`", '"')  # MySQL quotes otherwise
     assert "brand_id" in sql[where:order]
-    assert "distance" in sql[order:]
+    columns = sql[: sql.index("FROM")].count(", ") + 1
+    assert sql[order:].startswith(f"ORDER BY {columns} ASC")  # the distance is the last column
     assert "[0.5, -0.5]" in values
 
 

@@ -32,7 +32,7 @@ def rows(size: str) -> list[Row]:
                 spans = list(pool.map(lambda n: _ask(stack, f"{what}({n}, {writes})"), range(WRITERS)))
                 return WRITERS * writes / (max(end for _, end in spans) - min(start for start, _ in spans))
 
-            plain, chained = written("insert"), written("append")
+            plain, chained, one = written("insert"), written("append"), written("append_to_one")
             whole = _ask(stack, "whole()")
         finally:
             stack.stop()
@@ -55,6 +55,13 @@ def rows(size: str) -> list[Row]:
             plain,
             "at least 1,000, chains whole",
             chained >= 1000 and whole,
+        ),
+        Row(
+            "the same, all to one chain: each waits for the commit before it",
+            one,
+            "",
+            "plain inserts",
+            plain,
         ),
     ]
 
@@ -100,16 +107,20 @@ def _told(n: int) -> dict[str, Any]:
     return {"actor": "ops", "action": "plan approved", "subject_type": "campaigns.BudgetPlan", "subject_id": f"{n:032x}", "payload": payload}  # fmt: skip
 
 
-def append(writer: int, count: int) -> tuple[float, float]:
+def append(writer: int, count: int, chains: int = CHAINS) -> tuple[float, float]:
     """When this writer began and ended its lines."""
     from retailers import audit
 
-    brands, subject = _brands(), None
+    brands = _brands()
     started = time.monotonic()
     for n in range(count):
         told = _told(n)
-        audit.record(brand=brands[(writer + n * WRITERS) % CHAINS], actor=told["actor"], action=told["action"], subject=subject, payload=told["payload"])  # fmt: skip
+        audit.record(brand=brands[(writer + n * WRITERS) % chains], actor=told["actor"], action=told["action"], payload=told["payload"])  # fmt: skip
     return started, time.monotonic()
+
+
+def append_to_one(writer: int, count: int) -> tuple[float, float]:
+    return append(writer, count, chains=1)
 
 
 def insert(writer: int, count: int) -> tuple[float, float]:

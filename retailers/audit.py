@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from retailers.models import AuditEntry, AuditHead, Brand
@@ -24,9 +24,23 @@ from rmn.lib.errors import BadInput
 FIRST = "0" * 64
 FACTS = ("chain", "sequence", "actor", "action", "subject_type", "subject_id", "payload", "previous_hash")
 _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+# Line and head in one statement, the hash worked out beside the lock: one round trip instead of five.
+APPEND = """
+WITH head AS (
+  SELECT id, sequence + 1 AS sequence, hash AS previous FROM retailers_audithead WHERE chain = %(chain)s FOR UPDATE
+), sealed AS (
+  SELECT *, encode(sha256(convert_to(%(before)s::text || previous || '","sequence":' || sequence || %(after)s::text, 'UTF8')), 'hex') AS hash FROM head
+), moved AS (
+  UPDATE retailers_audithead SET sequence = sealed.sequence, hash = sealed.hash FROM sealed WHERE retailers_audithead.id = sealed.id
+)
+INSERT INTO retailers_auditentry
+  (uuid, brand_id, chain, sequence, at, actor, action, subject_type, subject_id, payload, previous_hash, hash)
+SELECT %(uuid)s, %(brand)s, %(chain)s, sequence, %(at)s, %(actor)s, %(action)s, %(subject_type)s, %(subject_id)s,
+  %(payload)s::jsonb, previous, hash FROM sealed
+RETURNING id, sequence, previous_hash, hash
+"""
 
 
-@transaction.atomic
 def record(
     *, brand: Brand | None, actor: str, action: str, subject: Any = None, payload: Mapping[str, Any] | None = None
 ) -> AuditEntry:
@@ -38,28 +52,59 @@ def record(
         subject: the row it was done to.
         payload: what a reader needs, as JSON.
     """
-    chain = brand.slug if brand else "-"
-    heads = AuditHead.objects.select_for_update().filter(chain=chain)
-    head = heads.first()
-    if head is None:
-        AuditHead.objects.get_or_create(chain=chain, defaults={"brand": brand, "hash": FIRST})
-        head = heads.get()
     at = timezone.now()
-    facts: dict[str, Any] = {
-        "chain": chain,
-        "sequence": head.sequence + 1,
+    told: dict[str, Any] = {
+        "chain": brand.slug if brand else "-",
         "at": at.isoformat(timespec="microseconds"),
         "actor": _kept(actor)[:160],
         "action": action[:80],
         "subject_type": subject._meta.label if subject is not None else "",
         "subject_id": str(getattr(subject, "uuid", None) or getattr(subject, "pk", "")) if subject is not None else "",
         "payload": _kept(json.loads(json.dumps(dict(payload or {}), default=str))),
-        "previous_hash": head.hash or FIRST,
     }
-    sealed = digest(facts)
-    row = AuditEntry.objects.create(brand=brand, hash=sealed, **{**facts, "at": at})
-    heads.update(sequence=facts["sequence"], hash=sealed)
-    return row
+    line = AuditEntry(brand=brand, **{**told, "at": at})
+    append = _append_at_once if connection.vendor == "postgresql" else _append
+    if not append(line, told):
+        AuditHead.objects.get_or_create(chain=line.chain, defaults={"brand": brand, "hash": FIRST})
+        append(line, told)
+    return line
+
+
+@transaction.atomic
+def _append(line: AuditEntry, told: Mapping[str, Any]) -> bool:
+    """Put the line behind the chain's head; false where the chain has none yet."""
+    heads = AuditHead.objects.select_for_update().filter(chain=line.chain)
+    head = heads.first()
+    if head is None:
+        return False
+    line.sequence, line.previous_hash = head.sequence + 1, head.hash
+    line.hash = digest({**told, "sequence": line.sequence, "previous_hash": line.previous_hash})
+    line.save(force_insert=True)
+    heads.update(sequence=line.sequence, hash=line.hash)
+    return True
+
+
+def _append_at_once(line: AuditEntry, told: Mapping[str, Any]) -> bool:
+    """The same in one statement: the canonical JSON is sent in two parts, around what only the head knows."""
+    tail = {name: told[name] for name in ("subject_id", "subject_type")}
+    front = _canonical({name: value for name, value in told.items() if name not in tail})
+    sent = {
+        **told,
+        "before": f'{front[:-1]},"previous_hash":"',
+        "after": f",{_canonical(tail)[1:]}",
+        "uuid": line.uuid,
+        "brand": line.brand_id,
+        "at": line.at,
+        "payload": _canonical(told["payload"]),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(APPEND, sent)
+        row = cursor.fetchone()
+    if row is None:
+        return False
+    line.pk, line.sequence, line.previous_hash, line.hash = row
+    line._state.adding, line._state.db = False, connection.alias
+    return True
 
 
 def _kept(value: Any) -> Any:

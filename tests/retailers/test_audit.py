@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
@@ -18,7 +19,7 @@ from django.db.models import F
 from agents.models import CleanRoomLedger
 from retailers import audit, tasks
 from retailers.models import AuditEntry, AuditHead
-from rmn.lib import append_only, sealing
+from rmn.lib import append_only, sealing, tenancy
 from rmn.lib.errors import BadInput
 from tests.conftest import People
 
@@ -79,6 +80,24 @@ def test_a_rewritten_chain_does_not_fit_a_head_kept_elsewhere(people: People) ->
 def test_what_the_database_would_write_otherwise_verifies_too(people: People, value: Any) -> None:
     audit.record(brand=people.brand, actor="o\x00ps", action="x", payload={"value": value})
     assert audit.verify("acme")["broken"] is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_who_append_at_once_leave_one_whole_chain(people: People) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("a database in memory has one connection")
+
+    def append(n: int) -> None:
+        try:
+            with tenancy.everyone():
+                for k in range(5):
+                    audit.record(brand=people.brand, actor=f"writer {n}", action="x", payload={"k": k})
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(append, range(6)))
+    assert audit.verify("acme") == {"chain": "acme", "rows": 30, "broken": None, "why": ""}
 
 
 # -- promise 15

@@ -148,22 +148,25 @@ WINDOW, STEP = 4096, 3584  # a match that starts within a step has at least the 
 SHOWN = 48  # characters beside a match that tell what it is
 
 
-def _all(pattern: str, text: str, flags: int = 0, need: str = "") -> Iterator[re.Match[str]]:
+def _all(pattern: str, text: str, need: str = "", words: Collection[str] = ()) -> Iterator[re.Match[str]]:
     """All matches, window by window: what a hostile text costs grows with its length and no faster.
 
     Args:
         need: a cheap expression without which there is no match; windows without it are passed over.
+        words: in small letters; windows without any of them are passed over.
     """
-    found = _compiled(pattern, flags)
+    found = _compiled(pattern, 0)
     needed = _compiled(need, 0) if need else None
     if len(text) <= WINDOW:
-        if needed is None or needed.search(text):
+        if (needed is None or needed.search(text)) and _holds(text, words):
             yield from found.finditer(text)
         return
     done = 0
     for start in range(0, len(text), STEP):
         last = start + WINDOW >= len(text)
         if needed is not None and not needed.search(text, start, start + WINDOW):
+            continue
+        if words and not _holds(text[start : start + WINDOW], words):
             continue
         for match in found.finditer(text, max(start, done), start + WINDOW):
             if match.start() >= start + STEP and not last:
@@ -172,6 +175,13 @@ def _all(pattern: str, text: str, flags: int = 0, need: str = "") -> Iterator[re
             yield match
         if last:
             return
+
+
+def _holds(text: str, words: Collection[str]) -> bool:
+    if not words:
+        return True
+    small = text.casefold()
+    return any(word in small for word in words)
 
 
 def _before(text: str, start: int) -> str:
@@ -187,21 +197,33 @@ def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
     return re.compile(pattern, flags)
 
 
+@lru_cache(maxsize=64)
+def _whole(words: str) -> re.Pattern[str]:
+    letter = "" if words.startswith(r"\w") else r"(?=[^\W\d])"  # tells at once that a number is none of the words
+    return re.compile(rf"(?i)(?<!\w){letter}(?:{words})(?!\w)")
+
+
 def _near(text: str, start: int, words: str, reach: int = 30) -> bool:
-    return bool(_compiled(rf"(?i)(?<!\w)(?:{words})(?!\w)", 0).search(text, max(0, start - reach), start))
+    return bool(_whole(words).search(text, max(0, start - reach), start))
+
+
+def _keyed(text: str, start: int, keys: str) -> bool:
+    """Whether a key such as ``phone=`` or ``"phone": `` stands before the value."""
+    before = _before(text, start)
+    return before.rstrip("\"' ").endswith(("=", ":")) and bool(re.search(rf"(?i)(?:{keys})[\"']?[=:][\"' ]*$", before))
 
 
 def _emails(text: str) -> Iterator[Hit]:
     for m in _all(r"(?<![\w.+-])[\w.+'-]{1,80}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?<![.-])", text, need="@"):
         yield "EMAIL_ADDRESS", m.start(), m.end(), 1.0
     spelled = r"(?i)(?<![\w-])[\w-]{1,64}(?: ?(?:dot|\(dot\)|\[dot\]|\.) ?[\w-]{1,64}){0,4} ?(?: at |\(at\)|\[at\]) ?[\w-]{1,64}(?: ?(?: dot |\(dot\)|\[dot\]|\.) ?(?:[\w-]{1,64})){1,4}"
-    for m in _all(spelled, text, need=r"(?i) at |[(\[]at[)\]]"):
+    for m in _all(spelled, text, words=(" at ", "(at)", "[at]")):
         if re.search(r"(?i)(?: dot |\(dot\)|\[dot\]|\(at\)|\[at\]|\.(?:com|net|org|de|uk|example)\b)", m[0]):
             yield "EMAIL_ADDRESS", m.start(), m.end(), 0.9
 
 
 def _urls(text: str) -> Iterator[Hit]:
-    for m in _all(r"(?i)(?<![\w@])(?:https?://|www\.)[^\s<>\"']+[^\s<>\"'.,;:!?)]", text, need="(?i)://|www"):
+    for m in _all(r"(?i)(?<![\w@])(?:https?://|www\.)[^\s<>\"']+[^\s<>\"'.,;:!?)]", text, words=("://", "www")):
         yield "URL", m.start(), m.end(), 0.6
 
 
@@ -230,8 +252,11 @@ def _cards(text: str) -> Iterator[Hit]:
             yield "CREDIT_CARD", m.start(), m.end(), 1.0
 
 
+LETTER_NUMBERS = {ord(letter): str(int(letter, 36)) for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
 def _mod97(code: str) -> bool:
-    return int("".join(str(int(letter, 36)) for letter in code[4:] + code[:4])) % 97 == 1
+    return int((code[4:] + code[:4]).translate(LETTER_NUMBERS)) % 97 == 1
 
 
 def _ibans(text: str) -> Iterator[Hit]:
@@ -264,19 +289,26 @@ def _national(text: str) -> Iterator[Hit]:
         if m[0][1] != "O":
             yield "UK_NINO", m.start(), m.end(), 0.95
     for m in _all(
-        r"(?i)(?:driver'?s? licen[cs]e|dl)(?: (?:number|no\.?|#))?(?: is|:)? ?#? ?([A-Z]?\d[\d-]{5,12})", text
+        r"(?i)(?:driver'?s? licen[cs]e|dl)(?: (?:number|no\.?|#))?(?: is|:)? ?#? ?([A-Z]?\d[\d-]{5,12})",
+        text,
+        words=("licen", "dl"),
     ):
         yield "US_DRIVER_LICENSE", m.start(1), m.end(1), 0.8
-    for m in _all(r"(?i)passport(?: (?:number|no\.?|#))?(?: is|:)? ?#? ?([A-Z]{0,2}\d{6,9})", text):
+    for m in _all(
+        r"(?i)passport(?: (?:number|no\.?|#))?(?: is|:)? ?#? ?([A-Z]{0,2}\d{6,9})", text, words=("passport",)
+    ):
         yield "PASSPORT", m.start(1), m.end(1), 0.8
 
 
 def _addresses_ip(text: str) -> Iterator[Hit]:
     for m in _all(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)", text, need=r"\d\.\d"):
-        if _is_ip(m[0]) and not _near(text, m.start(), r"version|v|release|reach", 12):
+        numbers = m[0].split(".")
+        if any(int(n) > 255 or (n[0] == "0" and n != "0") for n in numbers) or not m[0].isascii():
+            continue
+        if not _near(text, m.start(), r"version|v|release|reach", 12):
             yield "IP_ADDRESS", m.start(), m.end(), 0.95
     for m in _all(r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])", text, need=r"[0-9a-fA-F]:|::"):
-        if m[0].count(":") >= 2 and re.search(r"[0-9a-fA-F]", m[0]) and _is_ip(m[0]) and len(m[0]) > 5:
+        if m[0].count(":") >= 2 and len(m[0]) > 5 and re.search(r"[0-9a-fA-F]", m[0]) and _is_ip(m[0]):
             yield "IP_ADDRESS", m.start(), m.end(), 0.95
 
 
@@ -303,9 +335,7 @@ def _devices(text: str) -> Iterator[Hit]:
     said = r"idfa|idfv|gaid|aaid|adid|maid|device(?:_| )?(?:id|identifier)?|advertising id|ad id|android id|roku id|rida|tifa|afai|lgudid|idfa=|ifa|tv id|mac(?: address)?"  # fmt: skip
     uuid = r"(?<![\w-])[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}(?![\w-])"
     for m in _all(uuid, text, need=r"[0-9a-fA-F]{8}-"):
-        if _near(text, m.start(), said, 24) or re.search(
-            r"(?i)(?:idfa|gaid|aaid|ifa|device\w*)[\"']?[=:][\"' ]*$", _before(text, m.start())
-        ):
+        if _near(text, m.start(), said, 24) or _keyed(text, m.start(), r"idfa|gaid|aaid|ifa|device\w*"):
             yield "DEVICE_ID", m.start(), m.end(), 0.95
     for m in _all(
         r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])",
@@ -313,7 +343,7 @@ def _devices(text: str) -> Iterator[Hit]:
         need=r"[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]",
     ):
         yield "DEVICE_ID", m.start(), m.end(), 0.9
-    for m in _all(r"(?i)imei[: =#]*(\d{15})(?!\d)", text):
+    for m in _all(r"(?i)imei[: =#]*(\d{15})(?!\d)", text, words=("imei",)):
         yield "DEVICE_ID", m.start(1), m.end(1), 0.95
 
 
@@ -331,17 +361,16 @@ MOST_PARSES = 500  # of one text; after so many numbers beside a telephone's wor
 def _is_phone(text: str, start: int, end: int) -> bool:
     if _compiled(LABELS, re.IGNORECASE).match(_after(text, end)):
         return True
-    return _near(text, start, PHONE_WORDS, 32) or bool(
-        re.search(r"(?i)(?:phone|tel|mobile|cell)[\w]*[\"']?[=:][\"' ]*$", _before(text, start))
-    )
+    return _near(text, start, PHONE_WORDS, 32) or _keyed(text, start, r"(?:phone|tel|mobile|cell)\w*")
+
+
+PHONE_WORD_LAST = re.compile(rf"(?i)(?<!\w)(?=[^\W\d])(?:{PHONE_WORDS})\W{{0,4}}$")
 
 
 def _is_thing(text: str, start: int) -> bool:
-    if _compiled(rf"(?i)(?<!\w)(?:{PHONE_WORDS})\W{{0,4}}$", 0).search(text, max(0, start - 20), start):
+    if PHONE_WORD_LAST.search(text, max(0, start - 20), start):
         return False  # the nearest word tells
-    return _near(text, start, THINGS, 20) or bool(
-        re.search(r"(?i)(?:id|cid|sku|gtin)[\"']?[=:][\"' ]*$", _before(text, start))
-    )
+    return _near(text, start, THINGS, 20) or _keyed(text, start, "id|cid|sku|gtin")
 
 
 def _possible(raw: str, region: str) -> bool:
@@ -358,11 +387,12 @@ def _phones(text: str) -> Iterator[Hit]:
     for m in _all(
         r"(?<![\w./$€£-])(?<!\d,)(?:\+|00)?\(?\d(?:[\d]|[ ().-]{1,2}(?=[\d(])){6,18}(?:\s?(?:ext|x|extension)\.? ?\d{1,6})?(?!\w|-(?![A-Za-z])|[.,]\d)",
         text,
+        need=r"\d[\d ().-]{6}",
     ):
         raw = m[0].rstrip(" .-(")
         start, end = m.start(), m.start() + len(raw)
-        digits = re.sub(r"\D", "", re.sub(r"(?i)(?:ext|x).*", "", raw))
-        if not 7 <= len(digits) <= 15 or re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+", raw):
+        digits = "".join(filter(str.isdecimal, raw.partition("ext")[0].partition("x")[0]))
+        if not 7 <= len(digits) <= 15 or _compiled(r"\d{1,3}(?:[.,]\d{3})+", 0).fullmatch(raw):
             continue
         if (raw[0] == "+" or (raw.startswith("00") and raw != digits)) and len(digits) >= 9:
             yield "PHONE_NUMBER", start, end, 0.95
@@ -385,7 +415,7 @@ def _phones(text: str) -> Iterator[Hit]:
     for m in _all(
         rf"(?i)(?<!\w)(?=\w){one}(?:[ ,-]+{one}){{6,14}}(?!\w)",
         text,
-        need="(?i)one|two|three|four|five|six|seven|eight|nine|zero|oh",
+        words=DIGIT_WORDS,
     ):
         words = re.findall(r"(?i)[a-z]+", m[0])
         if len(words) >= 4:
@@ -396,6 +426,7 @@ def _births(text: str) -> Iterator[Hit]:
     for m in _all(
         rf"(?i)(?:born(?: on| in)?|d\.?o\.?b\.?|date of birth|birth ?(?:day|date)(?: is| on)?|geboren(?: am)?|birthdate)[: =]*({DATE})",
         text,
+        words=("born", "dob", "d.ob", "do.b", "d.o.b", "birth", "geboren"),
     ):
         yield "DATE_OF_BIRTH", m.start(1), m.end(1), 0.95
 
@@ -512,11 +543,11 @@ def _streets(text: str) -> Iterator[Hit]:
 
 def _loyalty(text: str) -> Iterator[Hit]:
     said = r"(?i)(?:loyalty|rewards?|member(?:ship)?|club ?card|shopper ?card|frequent shopper|plus card|bonus card|household|hshd)(?:[ _](?:id|card|number|no\.?|key))*[\"']?[ :=#]+(?:is )?[\"']?([A-Z]{0,4}[- ]?\d[\d -]{4,20}\d)"
-    for m in _all(said, text, need="(?i)loyal|reward|member|club|shopper|plus|bonus|house|hshd"):
+    for m in _all(said, text, words=("loyal", "reward", "member", "club", "shopper", "plus", "bonus", "house", "hshd")):
         yield "LOYALTY_ID", m.start(1), m.end(1), 0.8
 
 
-def _brandish(name: str, after: str) -> bool:
+def is_brand(name: str, after: str) -> bool:
     plain = re.sub(r"['’]s\b", "", name).casefold().replace("'", "").replace("’", "")
     words = plain.split(" ")
     if any(" ".join(words[:count]) in BRANDS for count in range(1, len(words) + 1)):
@@ -530,10 +561,10 @@ def _people(text: str) -> Iterator[Hit]:
     for m in _all(
         rf"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Sir|Herr|Frau|Señora?|Mme|M\.)\.? ({NAME}(?:,? {NAME}){{0,2}})",
         text,
-        need="Mr|Ms|Miss|Mx|Dr|Prof|Sir|Herr|Frau|Señor|Mme|M\\.",
+        words=("mr", "ms", "miss", "mx", "dr", "prof", "sir", "herr", "frau", "señor", "mme", "m."),
     ):
         name, start = m[1], m.start(1)
-        if not _brandish(f"{m[0].split(' ')[0].lower()} {name}", _after(text, m.end())) and not _brandish(
+        if not is_brand(f"{m[0].split(' ')[0].lower()} {name}", _after(text, m.end())) and not is_brand(
             name, _after(text, m.end())
         ):
             end = start + len(re.sub(r"['’]s$", "", name))
@@ -541,7 +572,7 @@ def _people(text: str) -> Iterator[Hit]:
     for m in _all(rf"(?<!\w)({NAME}) ((?:[A-Z]\.? )?{NAME}(?: {NAME})?)(?!\w)", text, need=r"[A-ZÀ-Ž]\w+ [A-ZÀ-Ž]"):
         first = m[1].casefold()
         rest = m[2].split()
-        if first in GIVEN and rest[-1].casefold() not in NOT_NAMES and not _brandish(m[0], _after(text, m.end())):
+        if first in GIVEN and rest[-1].casefold() not in NOT_NAMES and not is_brand(m[0], _after(text, m.end())):
             words = m[0]
             for last in reversed(rest):
                 if last.casefold() in NOT_NAMES and len(rest) > 1:
@@ -567,13 +598,13 @@ def _people(text: str) -> Iterator[Hit]:
         if (
             (known or sure)
             and not any(w.casefold() in NOT_NAMES for w in named)
-            and not _brandish(m[1], _after(text, m.end()))
+            and not is_brand(m[1], _after(text, m.end()))
         ):
             yield "PERSON", m.start(1), m.start(1) + len(re.sub(r"['’]s$", "", m[1])), 0.7
     for m in _all(
         r"(?i)(?:reviewer|customer|shopper|contact|full|first|last|user|buyer)? ?name(?:d| is)?[:=] ?([^\W\d_]+(?:[ '-][^\W\d_]+){0,3})(?=[,;.\n]|$)",
         text,
-        need="(?i)name",
+        words=("name",),
     ):
         if (
             not any(w.casefold() in NOT_NAMES for w in m[1].split())
@@ -584,7 +615,7 @@ def _people(text: str) -> Iterator[Hit]:
     for m in _all(
         r"(?i)(?:thx|thanks|thank you|cheers|regards|hi|hello|dear),? ([^\W\d_]+(?: [^\W\d_]+){0,2})(?=[,.!\n]|$)",
         text,
-        need="(?i)thx|thank|cheers|regards|hi|hello|dear",
+        words=("thx", "thank", "cheers", "regards", "hi", "hello", "dear"),
     ):
         if m[1].split()[0].casefold() in GIVEN:
             yield "PERSON", m.start(1), m.end(1), 0.7

@@ -114,7 +114,7 @@ def test_a_long_text_is_masked_as_its_parts_are() -> None:
     assert [(one.type, one.start, one.end) for one in pii.detect(long)] == expected
 
 
-HOSTILE = ["1234567890", "123 456 7890 ", 'phone="555123456789" ', "tel 1234-56789 ", "A-A", "A'a", "a.", "a@", "-", " ", "DE89 3704 0044 ", "John Smith ", "12 Main ", "name:abc ", "4111 1111 1111 1111 ", "\uff11", "a\u200b"]  # fmt: skip
+HOSTILE = ["1234567890", "123 456 7890 ", 'phone="555123456789" ', "tel 1234-56789 ", "A-A", "A'a", "a.", "a@", "-", " ", "DE89 3704 0044 ", "John Smith ", "12 Main ", "name:abc ", "4111 1111 1111 1111 ", "\uff11", "a\u200b", "1.2.3.4 ", "::1 ", "DEAR, JOHN ", "12 a b c d e apt 4 ", "\n1 a", "((([[["]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", HOSTILE)

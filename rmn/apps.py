@@ -15,11 +15,15 @@ class RmnConfig(AppConfig):
     def ready(self) -> None:
         # shared_task binds to the current Celery app; rmn/__init__ stays empty so that pure code
         # may import rmn.lib, hence here.
+        from django.conf import settings
+
         from rmn import logins
         from rmn.celery import app
-        from rmn.lib import append_only, tenancy
+        from rmn.lib import append_only, names, pii, tenancy
 
         app.set_default()
         tenancy.watch_connections()
         append_only.watch()
         logins.watch()
+        if settings.RMN_NAME_MODEL:
+            pii.plugins.append(names.Names(settings.RMN_NAME_MODEL))

@@ -412,6 +412,7 @@ RMN_TOKEN_PRICE = env.float("RMN_TOKEN_PRICE", 0.0)  # USD for a million tokens,
 RMN_FOUR_EYES_ABOVE = number(
     "RMN_FOUR_EYES_ABOVE", 0
 )  # two people approve from this amount on; 0: as brands' rules say
+RMN_NAME_MODEL = env.str("RMN_NAME_MODEL", "")  # a spaCy pipeline installed as a package; for workers and commands
 RMN_AUDIT_HEADS = Path(env.str("RMN_AUDIT_HEADS", str(VAR / "audit_heads")))  # best a disk of another host
 RMN_OUTBOUND_ALLOW = env.list("RMN_OUTBOUND_ALLOW", default=[])
 RMN_DATA_KEY = env.str("RMN_DATA_KEY", SECRET_KEY)  # seals credentials and keys personal-data tags

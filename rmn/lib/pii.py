@@ -38,7 +38,14 @@ MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|au
 DATE = rf"(?:\d{{1,2}}(?:st|nd|rd|th)?[ .-]{MONTH}[ .,-]+\d{{2,4}}|{MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}}|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|\d{{4}}-\d{{2}}-\d{{2}})"
 NAME = r"[A-ZÀ-Ž][\w'’À-ž]{0,40}(?:-[A-ZÀ-Ž][\w'’À-ž]{1,40}){0,3}"
 PEOPLE = r"(?:customer|shopper|buyer|reviewer|owner|client|user|member|patient|recipient|payee|payer|cardholder|contact|attn|attention|dear|thx|thanks|thank you|regards|sincerely|cheers|signed|ship(?:ped)?(?: samples)? to|deliver(?:ed)? to|sold to|bill(?:ed)? to|mail(?:ed)? to|sent to|spoke (?:to|with)|talk(?:ed)? to|call(?:ed)? by|asked by|per|from|hi|hello|name(?: is)?|i am|i'm|my name is|mr|mrs|ms|miss|mx|dr|prof|sir|herr|frau|señor|señora|monsieur|madame|winner|applicant|employee|colleague|manager|author|lieferung|an|cc|by)"  # fmt: skip
-NOT_NAMES = frozenset(["the", "a", "an", "our", "your", "their", "his", "her", "this", "that", "these", "those", "brand", "team", "store", "stores", "amazon", "walmart", "target", "kroger", "instacart", "criteo", "google", "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "north", "south", "east", "west", "new", "best", "free", "order", "orders", "item", "items", "sku", "gtin", "campaign", "feed", "page", "mobile", "phone", "email", "mail", "call", "the", "shop", "customer", "service", "support", "all", "any", "each", "every", "price", "sale"])  # fmt: skip
+NOT_NAMES = frozenset(["he", "she", "it", "they", "we", "i", "you", "who", "what", "there", "here", "nobody", "everyone", "someone", "people", "data", "agency", "company", "group", "inc", "llc", "ltd", "department", "nation", "road", "street", "the", "a", "an", "our", "your", "their", "his", "her", "this", "that", "these", "those", "brand", "team", "store", "stores", "amazon", "walmart", "target", "kroger", "instacart", "criteo", "google", "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "north", "south", "east", "west", "new", "best", "free", "order", "orders", "item", "items", "sku", "gtin", "campaign", "feed", "page", "mobile", "phone", "email", "mail", "call", "the", "shop", "customer", "service", "support", "all", "any", "each", "every", "price", "sale"])  # fmt: skip
+
+# Given names that are as often a food, a plant, a month, a place, a brand or a plain word: alone they name nobody.
+UNSURE = frozenset(["alexa", "alexis", "amber", "amy", "angel", "angela", "annie", "april", "art", "ash", "ashley", "august", "austin", "basil", "ben", "betty", "bill", "bianca", "bob", "bobby", "bruno", "buddy", "calvin", "carmen", "carter", "charlotte", "chase", "chelsea", "chen", "cherry", "chuck", "claire", "clementine", "cliff", "colby", "dale", "dallas", "dan", "dawn", "dean", "diesel", "dijon", "dill", "dolores", "dove", "drew", "earl", "elsa", "emmental", "eva", "faith", "fern", "fiona", "florence", "ford", "frank", "gene", "georgia", "ginger", "gloria", "grace", "grant", "guy", "harry", "harvey", "hazel", "heath", "heather", "holly", "hope", "hugo", "hunter", "ida", "iris", "israel", "ivory", "ivy", "jack", "jade", "jan", "jasmine", "jean", "jesus", "jin", "jordan", "joy", "june", "kelly", "ken", "kim", "kit", "kitty", "kumar", "lance", "lara", "li", "lily", "liu", "london", "lucky", "madeleine", "madison", "mango", "marc", "margarita", "maria", "marina", "marina", "mark", "mary", "mason", "max", "may", "maya", "melba", "mercedes", "mila", "miles", "ming", "misty", "morgan", "nick", "nina", "nora", "olive", "oliver", "oscar", "otto", "paris", "parker", "pat", "paul", "pearl", "penny", "pepper", "philly", "pierre", "porter", "ralph", "ray", "reed", "regina", "rich", "rita", "rob", "robin", "rose", "rosemary", "roy", "ruby", "sage", "sandy", "sara", "savannah", "saffron", "shell", "sky", "stella", "sterling", "sue", "summer", "sunny", "sydney", "tara", "terry", "thea", "tiffany", "tim", "tina", "tom", "tommy", "tony", "victor", "victoria", "viola", "violet", "virginia", "wade", "wanda", "wei", "wendy", "will", "woody", "yan", "zara", "zoe"])  # fmt: skip
+KIN = "kid|child|son|daughter|wife|husband|partner|brother|sister|friend|mother|father|mom|mum|dad|boss|colleague|neighbou?r|cousin|uncle|aunt|niece|nephew|grand(?:mother|father|son|daughter)|roommate|girlfriend|boyfriend|fiancée?|doctor|lawyer"
+LETTERED = frozenset(["vitamin", "type", "class", "grade", "series", "size", "plan", "model", "group", "tier", "test", "option", "variant", "version", "segment", "zone", "phase", "part", "usb", "cell", "arm", "cohort", "formula", "appendix", "section", "hepatitis", "team", "unit", "level", "generation", "gen", "schedule", "exhibit", "brand", "store", "line", "product"])  # fmt: skip
+NAMED_THINGS = "campaign|brand|product|ad ?group|audience|segment|file|store|item|keyword|column|retailer|company|feed|list|creative|placement|report"
+GOES_ON = r"(?=$|[.,;:!?)\n\"”]|['’]s (?!\w+ (?:\w+ )?(?:soap|sauce|rice|boots))(?:phone|email|address|order|account|card|name|number)|\s(?:and|or|is|was|are|were|has|had|have|said|says|asked|told|lives|lived|to|for|in|on|at|with|from|about|as|who|whom|will|would|can|could|did|does|he|she|they|i|you|we|so|when|if|but|because|called|wrote|works|worked|went|came|really|just|again|today|yesterday|please)(?!\w))"
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,7 @@ def detect(text: str, known_ids: Collection[str] = ()) -> list[Entity]:
         for kind, start, end, score in finder(plain.text):
             if plain.text[start:end] not in known_ids:
                 found.append(plain.entity(kind, start, end, score))
+    found.extend(plain.entity(*hit) for hit in _letterheads(plain.text, found, plain.place))
     for plugin in plugins:
         found.extend(plugin(text))
     return _disjoint(found)
@@ -547,6 +555,25 @@ def _loyalty(text: str) -> Iterator[Hit]:
         yield "LOYALTY_ID", m.start(1), m.end(1), 0.8
 
 
+def _letterheads(text: str, found: Collection[Entity], place: Sequence[int]) -> Iterator[Hit]:
+    """Two or three words alone on a line, with capitals or a given name, and an address, a telephone or an e-mail below."""
+    below = sorted(one.start for one in found if one.type in ("ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS"))
+    if "\n" not in text or not below:
+        return
+    word = r"[^\W\d_][\w'’À-ž-]{0,40}"
+    for m in _all(rf"(?m)^[>?\s]{{0,6}}({word}(?: (?:[A-Za-z]\.? )?{word}){{1,2}})[ ,]{{0,3}}$", text, need="\n"):
+        at = bisect_left(below, place[m.end()])
+        if at == len(below) or below[at] - place[m.end()] > 120 or _no_name(m[1], ""):
+            continue
+        named = m[1].split()
+        if all(one[0].isupper() for one in named) or named[0].casefold() in GIVEN:
+            yield "PERSON", m.start(1), m.end(1), 0.65
+
+
+def _no_name(words: str, after: str) -> bool:
+    return is_brand(words, after) or any(word.casefold() in NOT_NAMES for word in words.split())
+
+
 def is_brand(name: str, after: str) -> bool:
     plain = re.sub(r"['’]s\b", "", name).casefold().replace("'", "").replace("’", "")
     words = plain.split(" ")
@@ -589,6 +616,8 @@ def _people(text: str) -> Iterator[Hit]:
             yield "PERSON", m.start(), m.end(), 0.7
     introduced = rf"(?<!\w)(?=\w)(?i:{PEOPLE})[:.,]? ((?:{NAME})(?: {NAME}){{1,2}})(?!\w)"
     for m in _all(introduced, text, need=r"[A-ZÀ-Ž]\w+ [A-ZÀ-Ž]"):
+        if m[0][:4].casefold() == "name" and _near(text, m.start(), NAMED_THINGS, 16):
+            continue
         named = m[1].split()
         known = any(word.casefold() in GIVEN for word in named)
         sure = re.match(
@@ -619,3 +648,40 @@ def _people(text: str) -> Iterator[Hit]:
     ):
         if m[1].split()[0].casefold() in GIVEN:
             yield "PERSON", m.start(1), m.end(1), 0.7
+    several = rf"{NAME}(?: (?:[A-Z]\.? )?{NAME}){{0,2}}"
+    role = "beneficiary|recipient|payee|guest|nominee"
+    acts = "lives|lived|resides|was born|shouted|whispered|(?:had given|gave) (?:him|her|them|\\w+ (?:his|her))|will be talking"
+    for shape, gate in (
+        (rf"(?<!\w)(?i:(?:my|his|her|our|their|the) (?:{KIN})),? ({several})(?!\w)", ("my", "his", "her", "our", "their", "the",)),
+        (rf"(?<!\w)(?i:user:|(?:named|called) (?:him|her)|(?:{KIN}) (?:was|is) called) ({several})(?!\w)", ("user:", "named", "called",)),
+        (rf"(?<!\w)(?i:(?:directed|written|painted|photographed|sung) by:?)[ ]{{1,6}}({several})(?!\w)", ("directed", "written", "painted", "photographed", "sung",)),
+        (rf"(?m)^[>\s]{{0,6}}(?i:name):[ ]{{1,6}}({several})(?!\w)", ("name:",)),
+        (rf"(?i:(?<!\w)(?:starring|a tribute to|calls? me|(?:first|last|maiden|my) name is|please (?:change|correct) it to|on the account is|between (?:him|her|them) and|said)|\(not by) (?:(?:Mr|Mrs|Ms|Dr|Prof)\.? )?({several})(?!\w)", ("starring", "tribute", "call", "name is", "change it", "correct it", "account is", "between", "said", "not by",)),
+        (rf"(?<!\w)({several}) (?:{acts})(?!\w)", ("live", "resid", "born", "shouted", "whispered", "gave", "given", "talking",)),
+        (rf"(?<!\w)({NAME} {several}) as an? (?:{role})(?!\w)", ("beneficiary", "recipient", "payee", "guest", "nominee",)),
+        (rf"(?<!\w)({NAME} {several}),? (?:the [\w ]{{3,30}}, )?(?:said|says|asked|replied)(?!\w)", ("said", "says", "asked", "replied",)),
+        (rf"(?<!\w)(?:gave|given) ({several}) (?:his|her|their|my|an?)(?!\w)", ("gave", "given",)),
+        (rf"(?<!\w)({several})['’]s (?:home |postal |e-?mail |phone )?(?:address|phone|e-?mail|birthday|password)(?!\w)", ("address", "phone", "mail", "birthday", "password",)),
+    ):  # fmt: skip
+        for m in _all(shape, text, need=r"[A-ZÀ-Ž]\w", words=gate):
+            if not _no_name(m[1], _after(text, m.end(1))):
+                yield "PERSON", m.start(1), m.start(1) + len(re.sub(r"['’]s$", "", m[1])), 0.6
+    spoken = r"(?i)(?<!\w)(?:my name is|i am called|named (?:him|her)|calls? me|(?:first|last|maiden|full) name is|mr\.?|mrs\.?|ms\.?) ([^\W\d_]{3,30})(?=[.,!?;:\n]|$)"
+    for m in _all(spoken, text, words=("name", "call", "mr", "ms")):
+        if m[1].casefold() not in NOT_NAMES:
+            yield "PERSON", m.start(1), m.end(1), 0.6
+    small = (
+        r"(?<![\w'’-])([^\W\d_]{3,20})((?: [^\W\d_]{2,20})?)(?:['’]s (?:address|phone|e-?mail)| lives (?:at|on|in)) "
+    )
+    for m in _all(small, text, words=("lives", "s address", "s phone", "s e")):
+        if m[1].casefold() in GIVEN and m[2].strip().casefold() not in NOT_NAMES:
+            yield "PERSON", m.start(1), m.end(2), 0.6
+    for m in _all(rf"(?<!\w)({NAME}) [A-Z]\.? ({NAME})(?!\w)", text, need=r"\w [A-Z]\.? [A-ZÀ-Ž]"):
+        if m[1].casefold() not in LETTERED and len(m[1]) > 2 < len(m[2]) and not _no_name(m[0], _after(text, m.end())):
+            yield "PERSON", m.start(), m.start() + len(re.sub(r"['’]s$", "", m[0])), 0.65
+    for m in _all(
+        rf"(?<![\w'’-])(?<![A-ZÀ-Ž][a-z] )([A-ZÀ-Ž][a-zà-ž]{{2,20}}){GOES_ON}", text, need=r"[A-ZÀ-Ž][a-zà-ž]{2}"
+    ):
+        name = m[1].casefold()
+        if name in GIVEN and name not in UNSURE and not re.search(r"[A-ZÀ-Ž]\w+ $", _before(text, m.start())):
+            yield "PERSON", m.start(), m.end(1), 0.6

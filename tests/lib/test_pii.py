@@ -33,6 +33,13 @@ PERSONAL = [
     ("Her address is 18 Rua do Ouro 4, Porto", "ADDRESS", "18 Rua do Ouro 4, Porto"),
     ("Send it to PSC 1421, Box 77\nAPO AE 09012", "ADDRESS", "PSC 1421, Box 77\nAPO AE 09012"),
     ("my zip code is 30301", "ADDRESS", "30301"),
+    ("Tünde Hofer lives in Graz", "PERSON", "Tünde Hofer"),
+    ("please remove my son Lukas from it", "PERSON", "Lukas"),
+    ("my name is vitoria", "PERSON", "vitoria"),
+    ("a concert of Faina D. Yefremova", "PERSON", "Faina D. Yefremova"),
+    ('"So soft!" said Gladys', "PERSON", "Gladys"),
+    ("I met Rebecca and we talked", "PERSON", "Rebecca"),
+    ("Milo Varga\nHead of shelves\nPhone: 415-555-0134", "PERSON", "Milo Varga"),
 ]
 NOBODYS = [
     "GTIN 4006381333931 and campaign 4155550112",
@@ -48,6 +55,13 @@ NOBODYS = [
     "Item 00753162594060 is out of stock",
     "Located at Aisle 12, Bay 4",
     "Target ZIP list 30301 60614 73301",
+    "Kroger Precision Marketing said spend rose 5%",
+    "Why is Coca Cola so popular?",
+    "Campaign name: Winter Crunch",
+    "A sauce called Red Rooster, our partner Trader Joe",
+    "Vitamin C Serum and Type B Cable are back",
+    "Jasmine rice, Basil and Olive oil in May",
+    "Kraft Heinz moved budget, Walmart asked why",
 ]
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from campaigns import copy
 from campaigns.models import Recommendation
 from retailers.models import AuditEntry
+from rmn.lib import tenancy
 from rmn.lib.errors import BadInput
 from tests.factories import MembershipFactory, RecommendationFactory, RetailerFactory
 
@@ -103,6 +110,50 @@ def test_no_edit_slips_in_between_verdict_and_publication(text: Recommendation, 
                 open_rows = Recommendation.objects.filter(pk=text.pk).exclude(status="published")
                 open_rows.update(text=bad if step == "edit" else good)
     assert slips == 0
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_of_a_thousand_races_between_an_edit_and_a_publication_none_slips_through(
+    text: Recommendation, marketer: Any
+) -> None:
+    """Promise 8: one thread publishes while another changes the text, through the policy or behind its back."""
+    if connection.vendor == "sqlite":
+        pytest.skip("a database in memory has one connection")
+    good, bad = "Sparkling water with lime", "The best water in the world"
+    checked = copy.check(text, marketer, text=good).verdict
+    rng, start = random.Random(8), threading.Barrier(2)
+    mine = Recommendation.objects.filter(pk=text.pk)
+
+    def together(step: Callable[[], Any], pause_s: float) -> str:
+        start.wait()
+        time.sleep(pause_s)
+        with tenancy.everyone():
+            try:
+                step()
+            except BadInput:
+                return "refused"
+            return "done"
+
+    def change() -> None:
+        if rng.random() < 0.5:
+            copy.check(text, marketer, text=bad)
+        else:
+            mine.exclude(status="published").update(text=bad)
+
+    outcomes: Counter[tuple[str, str]] = Counter()
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(1000):
+            mine.update(status="offered", text=good, verdict=checked)
+            pauses = rng.random() * 0.004, rng.random() * 0.004
+            first = pool.submit(together, lambda: copy.publish(text, marketer), pauses[0])
+            second = pool.submit(together, change, pauses[1])
+            outcomes[first.result(), second.result()] += 1
+            found = mine.get()
+            assert found.status != "published" or (found.text, found.verdict["verdict"]) == (good, "pass")
+        list(pool.map(lambda _: (start.wait(), connection.close()), range(2)))
+    assert outcomes["done", "refused"] + outcomes["done", "done"] > 100
+    assert outcomes["refused", "done"] > 100
 
 
 def test_what_the_network_said_gives_each_rules_hit_rate(text: Recommendation, ops: Any) -> None:

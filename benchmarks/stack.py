@@ -193,6 +193,7 @@ class Stack:
         self.given = dict(environment)
         self.home = Path(tempfile.mkdtemp(prefix="rmn-stack-"))  # of the database: its user must reach it
         self.key = secrets.token_urlsafe(48)
+        self.password = ""  # of the roles; their server asks for none
 
     # -- what it is made of
 
@@ -203,7 +204,8 @@ class Stack:
     def database_url(self, role: str) -> str:
         if self.sqlite:
             return f"sqlite:///{self.folder / 'db.sqlite3'}"
-        return f"postgres://{role}@127.0.0.1:{self.database_port}/rmn"
+        said = f"{role}:{self.password}" if self.password else role
+        return f"postgres://{said}@127.0.0.1:{self.database_port}/rmn"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -435,7 +437,7 @@ class Stack:
 
     def command(self, *words: str) -> str:
         """Run a management command to its end; what it printed."""
-        if words[0] == "migrate":  # as the tables' owner, whom the settings choose by the command's name
+        if words[0] in ("migrate", "restore"):  # as the tables' owner, whom the settings choose by the command's name
             owned = [sys.executable, "manage.py", *words]
             return subprocess.run(
                 owned, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True
@@ -484,11 +486,12 @@ def queues() -> str:
 
 
 @contextmanager
-def running(*, folder: Path | None = None, sqlite: bool = False, append_only: bool = False, environment: Mapping[str, str] = {}, **sizes: int) -> Iterator[Stack]:  # fmt: skip
+def running(*, folder: Path | None = None, sqlite: bool = False, append_only: bool = False, environment: Mapping[str, str] = {}, password: str = "", **sizes: int) -> Iterator[Stack]:  # fmt: skip
     """A whole system for the length of the block; nothing of it stays, even when we are asked to end."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as other:
         stack = Stack(folder or Path(other), sqlite=sqlite, append_only=append_only, environment=environment)
+        stack.password = password
         try:
             stack.start(**sizes)
             yield stack

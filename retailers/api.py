@@ -488,7 +488,8 @@ class Webhooks(WritableRows):
                 hook.save()
         except IntegrityError:
             raise serializers.ValidationError({"url": ["This brand has a webhook at this address already."]}) from None
-        return Response(NewWebhookSerializer(hook).data, status=status.HTTP_201_CREATED)
+        told = NewWebhookSerializer(hook).data
+        return Response(told, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
 
     @extend_schema(request=None, responses={202: OpenApiTypes.OBJECT})
     @action(detail=True, methods=["post"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import F, OuterRef, Subquery
 from django.utils import timezone
 
 from retailers.models import AuditEntry, AuditHead, Brand
@@ -139,24 +140,32 @@ def verify(chain: str, head: Mapping[str, Any] | None = None) -> dict[str, Any]:
     at_head = FIRST
     looked_for = int(head["sequence"]) if head else 0
     lines = AuditEntry.objects.filter(chain=chain).order_by("sequence")
-    for line in lines.values_list("hash", "brand_id", "at", *FACTS).iterator(chunk_size=5000):
-        rows += 1
-        told, brand, at, *said = line
-        facts = dict(zip(FACTS, said))
-        facts["at"] = at.isoformat(timespec="microseconds")
-        if facts["sequence"] != wanted:
-            why = f"line {wanted} is missing"
-        elif facts["previous_hash"] != previous:
-            why = "it does not follow the line before it"
-        elif digest(facts) != told:
-            why = "its content was changed"
-        elif kept is not None and brand != owner:
-            why = "it was given to another brand"
-        if why:
-            return {"chain": chain, "rows": rows, "broken": min(facts["sequence"], wanted), "why": why}
-        if wanted == looked_for:
-            at_head = told
-        previous, wanted = told, wanted + 1
+    seen = -1
+    while True:
+        for line in (
+            lines.filter(sequence__gt=seen).values_list("hash", "brand_id", "at", *FACTS).iterator(chunk_size=5000)
+        ):
+            rows += 1
+            told, brand, at, *said = line
+            facts = dict(zip(FACTS, said))
+            facts["at"] = at.isoformat(timespec="microseconds")
+            if facts["sequence"] != wanted:
+                why = f"line {wanted} is missing"
+            elif facts["previous_hash"] != previous:
+                why = "it does not follow the line before it"
+            elif digest(facts) != told:
+                why = "its content was changed"
+            elif kept is not None and brand != owner:
+                why = "it was given to another brand"
+            if why:
+                return {"chain": chain, "rows": rows, "broken": min(facts["sequence"], wanted), "why": why}
+            if wanted == looked_for:
+                at_head = told
+            previous, wanted = told, wanted + 1
+        kept = AuditHead.objects.filter(chain=chain).first()
+        if kept is None or kept.sequence < wanted or seen == wanted - 1:
+            break
+        seen = wanted - 1  # lines were added while we walked
     broken: int | None = None
     if kept is None and rows:
         broken, why = wanted, "the chain's head was taken away"
@@ -165,6 +174,38 @@ def verify(chain: str, head: Mapping[str, Any] | None = None) -> dict[str, Any]:
     elif head is not None and at_head != head["hash"]:
         broken, why = looked_for, "it is not the line of the kept head"
     return {"chain": chain, "rows": rows, "broken": broken, "why": why}
+
+
+def check(chain: str, head: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """``verify``, and keep with the chain's head what it found, for the health page."""
+    found = verify(chain, head)
+    wrong = "" if found["broken"] is None else f"line {found['broken']}: {found['why']}"
+    AuditHead.objects.filter(chain=chain).exclude(wrong=wrong[:200]).update(wrong=wrong[:200])
+    return found
+
+
+def first_wrong() -> str:
+    """The first chain that is known to be broken, and where; empty where none is.
+
+    Looks at what the last check of whole chains found and, on every chain, at the newest line against
+    the head: a query for each, so that it may be asked often.
+    """
+    for end in AuditHead.objects.exclude(wrong="").order_by("chain")[:1]:
+        return f"{end.chain}: {end.wrong}"
+    newest = AuditEntry.objects.filter(chain=OuterRef("chain"), sequence__gte=OuterRef("sequence")).order_by(
+        "-sequence"
+    )
+    heads = AuditHead.objects.annotate(
+        last=Subquery(newest.values("sequence")[:1]), said=Subquery(newest.values("hash")[:1])
+    )
+    for end in heads.filter(sequence__gt=0).exclude(last=F("sequence"), said=F("hash")).order_by("chain")[:1]:
+        return f"{end.chain}: its newest line is not the one that was written last"
+    without = Brand.objects.exclude(slug__in=AuditHead.objects.values("chain")).values_list("slug", flat=True)
+    for line in AuditEntry.objects.filter(chain__in=["-", *without]).exclude(
+        chain__in=AuditHead.objects.values("chain")
+    )[:1]:
+        return f"{line.chain}: the chain's head was taken away"
+    return ""
 
 
 def chains() -> list[str]:
@@ -200,7 +241,7 @@ def read_heads(given: Any, where: str) -> list[dict[str, Any]]:
     """
     if isinstance(given, dict) and "signature" in given:
         told = {name: value for name, value in given.items() if name != "signature"}
-        if not sealing.signed(_canonical(told), str(given["signature"]), sealing.public_key()):
+        if not sealing.signed_here(_canonical(told), str(given["signature"])):
             raise BadInput(
                 f"{where}: its signature is not of this installation: the file was changed, or RMN_DATA_KEY was"
             )

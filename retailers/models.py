@@ -748,6 +748,7 @@ class AuditHead(models.Model):
     chain = models.CharField(max_length=60, unique=True)
     sequence = models.PositiveBigIntegerField(default=0)
     hash = models.CharField(max_length=64, blank=True)
+    wrong = models.CharField(max_length=200, blank=True, db_default="")  # what the last check of the whole chain found
 
     def __str__(self) -> str:
         return f"{self.chain} at {self.sequence}"

@@ -127,7 +127,7 @@ def verify_audit() -> int:
     with tenancy.everyone():
         folder = Path(settings.RMN_AUDIT_HEADS)
         kept = audit.newest_heads(folder)
-        found = {chain: audit.verify(chain, kept.get(chain)) for chain in sorted({*audit.chains(), *kept})}
+        found = {chain: audit.check(chain, kept.get(chain)) for chain in sorted({*audit.chains(), *kept})}
         broken = [
             one
             for chain, one in found.items()

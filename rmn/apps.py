@@ -17,13 +17,15 @@ class RmnConfig(AppConfig):
         # may import rmn.lib, hence here.
         from django.conf import settings
 
-        from rmn import logins
+        from rmn import logins, signs
         from rmn.celery import app
-        from rmn.lib import append_only, names, pii, tenancy
+        from rmn.lib import append_only, bearer, names, pii, tenancy
 
         app.set_default()
+        bearer.know_keys_before()
         tenancy.watch_connections()
         append_only.watch()
         logins.watch()
         if settings.RMN_NAME_MODEL:
             pii.plugins.append(names.Names(settings.RMN_NAME_MODEL))
+        signs.watch()

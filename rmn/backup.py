@@ -39,7 +39,7 @@ from agents.models import Adapter
 from feedback.models import Export
 from retailers import audit
 from retailers.models import AuditHead, Brand, IdempotencyKey, Membership
-from rmn.lib import append_only
+from rmn.lib import append_only, sealing
 from rmn.lib.errors import BadInput
 from training.models import TrainingRun
 
@@ -132,7 +132,7 @@ def dump(folder: Path, brand: Brand | None = None, say: Report = lambda _: None)
                 "tenant": {"slug": brand.slug, "uuid": str(brand.uuid)} if brand else None,
                 "engine": connection.vendor,
                 "migrations": _migrations(),
-                "data_key": _fingerprint(),
+                "data_key": _fingerprint(settings.RMN_DATA_KEY),
                 "heads": list(heads.order_by("chain").values("chain", "sequence", "hash")),
                 "tables": {label: told for label, told in written.items() if told["rows"]},
             }
@@ -287,8 +287,8 @@ def _migrations() -> dict[str, str]:
     return {app: name for app, name in sorted(applied) if app in apps.app_configs}  # the last of each stays
 
 
-def _fingerprint() -> str:
-    return hmac.new(settings.RMN_DATA_KEY.encode(), b"rmn backup", hashlib.sha256).hexdigest()[:16]
+def _fingerprint(key: str) -> str:
+    return hmac.new(key.encode(), b"rmn backup", hashlib.sha256).hexdigest()[:16]
 
 
 # -- reading
@@ -382,7 +382,7 @@ def check(manifest: dict[str, Any], brand: Brand | None = None) -> dict[str, Any
     """What a restore must leave: chains whole and ending where they ended, adapters of the right digest."""
     chains = [head["chain"] for head in manifest["heads"] if brand is None or head["chain"] == brand.slug]
     ends = {head["chain"]: head for head in manifest["heads"]}
-    found = [audit.verify(chain, ends[chain] if ends[chain]["sequence"] else None) for chain in chains]
+    found = [audit.check(chain, ends[chain] if ends[chain]["sequence"] else None) for chain in chains]
     adapters = Adapter.objects.filter(brand=brand) if brand else Adapter.objects.all()
     whole, bad = 0, []
     saved = {name.split("/")[1] for name in manifest["files"] if name.startswith("adapters/")}
@@ -397,7 +397,7 @@ def check(manifest: dict[str, Any], brand: Brand | None = None) -> dict[str, Any
     return {
         "chains": {"whole": sum(one["broken"] is None for one in found), "broken": [one for one in found if one["broken"] is not None]},
         "adapters": {"whole": whole, "broken": bad},
-        "secrets_open": manifest["data_key"] == _fingerprint(),
+        "secrets_open": manifest["data_key"] in map(_fingerprint, sealing.data_keys()),
     }  # fmt: skip
 
 

@@ -9,23 +9,37 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib import admin
+from django.core.cache import cache
 from django.db.models import Count, Max, Sum
 from django.db.models.functions import TruncWeek
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from agents.models import Adapter, AgentRun, Forecast
 from campaigns.models import BudgetPlan, Experiment, Recommendation
 from retailers.models import Brand, FeedLoad, MetricOutcome, PerformanceMetric, ProductIdentifier, QuarantinedRow
 from rmn.lib import charts, runs
 from rmn.lib.charts import Picture
-from rmn.models import BrandFigures
+from rmn.models import BrandFigures, SavedView
 
 WEEKS = 26
 FEW = 20_000  # metric rows that are added up at once, while somebody waits
 MEASURED = 8
+KEPT_S = 15
+WORK = {
+    "Feeds": ["retailers.FeedLoad", "retailers.FeedSource", "retailers.FeedMapping", "retailers.QuarantinedRow", "retailers.PerformanceMetric", "retailers.SKUCatalog", "retailers.ProductIdentifier", "retailers.ExchangeRate"],
+    "Budgets and tests": ["campaigns.Campaign", "campaigns.AudienceSegment", "campaigns.CurveFit", "campaigns.ResponseCurve", "campaigns.BudgetPlan", "campaigns.Experiment"],
+    "Texts": ["campaigns.Recommendation", "campaigns.CopyEvidence", "retailers.PolicyRule", "agents.Generation", "agents.Prompt"],
+    "Answers": ["feedback.ReviewTask", "feedback.Feedback", "feedback.Export"],
+    "Agents": ["agents.AgentRun", "agents.ReflectionLog", "agents.Forecast", "agents.CleanRoomConnection", "agents.CleanRoomQuery"],
+    "Adapters": ["agents.Adapter", "agents.AdapterAlias", "agents.Deployment", "training.Lesson", "training.Dataset", "training.TrainingRun", "training.Evaluation", "training.Withdrawal"],
+    "People and partners": ["auth.User", "auth.Group", "retailers.Membership", "retailers.Brand", "retailers.Retailer", "retailers.Webhook", "retailers.Delivery", "retailers.AuditEntry"],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,11 +56,54 @@ def environment(request: HttpRequest) -> list[str]:  # noqa: ARG001
     return [settings.RMN_ENVIRONMENT, colour]
 
 
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The console's rail above the list of all tables: what waits, with counts, and the person's own views."""
+    user: Any = request.user
+    views = [{"title": escape(view.name), "link": view.url} for view in SavedView.objects.filter(user=user.pk)]
+    today = [{"title": escape(one.words.capitalize()), "link": one.url, "badge": _short(one.count), "badge_variant": "primary"} for one in kept_waiting(user)]  # fmt: skip
+    return [
+        {"title": "Needs somebody", "items": today},
+        {"title": "My views", "items": views},
+        *({"title": title, "items": _links(request, names), "collapsible": True} for title, names in tables().items()),
+    ]
+
+
+def tables() -> dict[str, list[str]]:
+    """Every table of the console once, by the work it belongs to."""
+    known = {name for names in WORK.values() for name in names}
+    rest = [model._meta.label for model in admin.site._registry if model._meta.label not in known]
+    return {**WORK, "More": sorted(rest)}
+
+
+def _links(request: HttpRequest, names: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for name in names:
+        model = apps.get_model(name)
+        if admin.site._registry[model].has_view_permission(request):
+            title = str(model._meta.verbose_name_plural)
+            found.append({"title": title[:1].upper() + title[1:], "link": _address(model)})
+    return found
+
+
+def kept_waiting(user: Any) -> list[Waiting]:
+    """``waiting`` as it was within the last seconds: the rail stands on every page."""
+    key = f"waiting-{user.pk}"
+    found: list[Waiting] | None = cache.get(key)
+    if found is None:
+        found = waiting(user)
+        cache.set(key, found, KEPT_S)
+    return found
+
+
+def _short(count: int) -> str:
+    return f"{count}" if count < 1000 else f"{count // 1000}k"
+
+
 def console(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """The first page's context; figures are those of brands the person may see."""
     weeks = figures(request.user)
     pictures = [picture for picture in (spend(weeks), roas(weeks)) if picture is not None]
-    return context | {"waiting": waiting(request.user), "pictures": pictures, "measured": measured(request.user)}
+    return context | {"waiting": kept_waiting(request.user), "pictures": pictures, "measured": measured(request.user)}
 
 
 def waiting(user: Any) -> list[Waiting]:
@@ -87,8 +144,11 @@ def waiting(user: Any) -> list[Waiting]:
 
 
 def _list(model: Any, **filters: str) -> str:
-    address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-    return f"{address}?{urlencode(filters)}"
+    return f"{_address(model)}?{urlencode(filters)}"
+
+
+def _address(model: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
 
 # -- where the money went

@@ -28,6 +28,7 @@ from httpx2 import Client, HTTPError
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from agents.models import AdapterAlias
+from retailers import audit as chains
 from retailers.models import Webhook
 from rmn.lib import runs, sealing, tenancy
 from rmn.lib.errors import NotConfigured
@@ -156,10 +157,16 @@ def broker() -> dict[str, Any]:
 
 
 def worker() -> dict[str, Any]:
-    beat = Heartbeat.objects.filter(name="worker").first()
-    if beat is None or beat.at < timezone.now() - timedelta(seconds=90):
-        seen = f"last seen {beat.at:%Y-%m-%d %H:%M:%S} UTC" if beat else "never seen"
-        return {"ok": False, "cause": seen, "next": "start a worker and beat: make run, or celery -A rmn worker -B"}
+    seen = {sign.name: sign.at for sign in Heartbeat.objects.filter(name__in=QUEUES)}
+    quiet = [name for name in QUEUES if name not in seen or seen[name] < timezone.now() - SILENT]
+    if quiet:
+        last = max((seen[name] for name in quiet if name in seen), default=None)
+        since = f"since {last:%Y-%m-%d %H:%M:%S} UTC" if last else "yet"
+        words = "all queues" if len(quiet) == len(QUEUES) else ", ".join(quiet)
+        return _bad(
+            f"no worker has taken from {words} {since}",
+            f"start one: make run, or celery -A rmn worker -Q {','.join(quiet)}",
+        )
     return {"ok": True}
 
 
@@ -178,8 +185,8 @@ def inference() -> dict[str, Any]:
 
 
 def beat() -> dict[str, Any]:
-    last = PeriodicTask.objects.filter(name="heartbeat").values_list("last_run_at", flat=True).first()
-    if last is None or last < timezone.now() - timedelta(seconds=90):
+    last = PeriodicTask.objects.filter(name="sweep").values_list("last_run_at", flat=True).first()  # every ten seconds
+    if last is None or last < timezone.now() - SILENT:
         return _bad(
             f"no tick since {last:%Y-%m-%d %H:%M:%S} UTC" if last else "it never ran",
             "start a beat: make run, or celery -A rmn beat",
@@ -242,6 +249,16 @@ def secrets() -> dict[str, Any]:
     return {"ok": True}
 
 
+def audit() -> dict[str, Any]:
+    wrong = chains.first_wrong()
+    if wrong:
+        return _bad(
+            f"the audit chain is broken, {wrong}",
+            "keep the database as it is; manage.py verify_audit --head FILE says since when, then restore a backup",
+        )
+    return {"ok": True}
+
+
 def kept() -> dict[str, Any]:
     cache.set("health", "1", 5)
     if cache.get("health") != "1":
@@ -257,13 +274,22 @@ def _bad(cause: str, step: str) -> dict[str, Any]:
 
 WAITS_TOO_LONG = timedelta(minutes=10)
 LEAST_FREE = 2**30
-PARTS = (database, migrations, broker, beat, worker, queue, inference, adapters, disk, files, secrets, kept)
+SILENT = timedelta(seconds=25)  # a worker and a beat give a sign every ten
+QUEUES = sorted(
+    {settings.CELERY_TASK_DEFAULT_QUEUE, *(route["queue"] for route in settings.CELERY_TASK_ROUTES.values())}
+)
+PARTS = (database, migrations, broker, beat, worker, queue, inference, adapters, disk, files, secrets, audit, kept)
 CHECKS = {("cache" if f is kept else f.__name__): f for f in PARTS}
 NEXT = {
     "database": "check DATABASE_URL and that the server runs",
     "migrations": "check DATABASE_URL, then python manage.py migrate",
     "broker": "check REDIS_URL; make run starts the embedded one; queued work waits in its Run rows",
     "worker": "check the database, then start a worker",
+    "beat": "check the database, then start a beat",
+    "queue": "check the database",
+    "adapters": "check the database",
+    "secrets": "check the database",
+    "audit": "check the database",
     "inference": "check RMN_INFERENCE_URL and the server's log",
     "kept": "check RMN_CACHE_URL; requests go on without allowances",
     "files": "give the service's user write access to the files and adapters folders",

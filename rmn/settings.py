@@ -60,10 +60,14 @@ if not SECRET_KEY:
     raise ImproperlyConfigured("SECRET_KEY is not set: run 'make install', which writes .env, or set it")
 if SECRET_KEY == SAMPLE_SECRET and not DEBUG:
     raise ImproperlyConfigured("SECRET_KEY is the sample one: set a random one of 50 characters")
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_BEFORE", default=[])  # sessions and tokens signed under them go on
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
-if DEBUG and "*" in ALLOWED_HOSTS:
-    raise ImproperlyConfigured("DEBUG is on and ALLOWED_HOSTS is '*': a debug page would face the world")
+OWN_NAMES = {"localhost", "127.0.0.1", "[::1]", "testserver"}
+if DEBUG and (public := [host for host in ALLOWED_HOSTS if host not in OWN_NAMES and not host.endswith(".localhost")]):
+    raise ImproperlyConfigured(
+        f"DEBUG is on and ALLOWED_HOSTS has {public[0]}: a debug page would face others; DEBUG=False"
+    )
 RMN_ENVIRONMENT = env.str("RMN_ENVIRONMENT", "development" if DEBUG else "production")
 
 INSTALLED_APPS = [
@@ -242,7 +246,6 @@ CELERY_BEAT_SCHEDULER = "rmn.schedules:OnceScheduler"
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "sweep": {"task": "rmn.tasks.sweep", "schedule": 10.0, "options": {"expire_seconds": 10.0}},
-    "heartbeat": {"task": "rmn.tasks.heartbeat", "schedule": 20.0, "options": {"expire_seconds": 20.0}},
     "announce": {"task": "retailers.tasks.announce", "schedule": 15.0, "options": {"expire_seconds": 15.0}},
     "watch-feeds": {"task": "retailers.tasks.watch_sources", "schedule": 300.0, "options": {"expire_seconds": 300.0}},
     "link-campaigns": {"task": "campaigns.tasks.link_all_campaigns", "schedule": 6 * 3600.0},
@@ -415,7 +418,12 @@ RMN_FOUR_EYES_ABOVE = number(
 RMN_NAME_MODEL = env.str("RMN_NAME_MODEL", "")  # a spaCy pipeline installed as a package; for workers and commands
 RMN_AUDIT_HEADS = Path(env.str("RMN_AUDIT_HEADS", str(VAR / "audit_heads")))  # best a disk of another host
 RMN_OUTBOUND_ALLOW = env.list("RMN_OUTBOUND_ALLOW", default=[])
+if inside := [one for one in RMN_OUTBOUND_ALLOW if one.strip().lower().startswith("http") and not (DEBUG or TESTING)]:
+    raise ImproperlyConfigured(
+        f"RMN_OUTBOUND_ALLOW has {inside[0]}: this machine's own services are reached in DEBUG alone"
+    )
 RMN_DATA_KEY = env.str("RMN_DATA_KEY", SECRET_KEY)  # seals credentials and keys personal-data tags
+RMN_DATA_KEY_BEFORE = env.list("RMN_DATA_KEY_BEFORE", default=SECRET_KEY_FALLBACKS)  # what they sealed still opens
 
 # -- logs and figures
 RMN_METRICS_TOKEN = env.str("RMN_METRICS_TOKEN", "")
@@ -456,5 +464,5 @@ UNFOLD: dict[str, Any] = {
             "950": "#0d1d39",
         },
     },
-    "SIDEBAR": {"show_search": True, "show_all_applications": True},
+    "SIDEBAR": {"show_search": True, "show_all_applications": True, "navigation": "rmn.dashboard.navigation"},
 }

@@ -15,7 +15,6 @@ from feedback import figures as answered
 from retailers.models import Delivery, IdempotencyKey
 from rmn import dashboard, digests
 from rmn.lib import runs, tenancy
-from rmn.models import Heartbeat
 
 KEYS_FOR, TAKEN_FOR = timedelta(days=7), timedelta(days=30)
 log = structlog.get_logger(__name__)
@@ -31,12 +30,6 @@ def sweep() -> dict[str, int]:
     if forgot or any(done.values()):
         log.info("swept", broker_forgot=forgot, **done)
     return done
-
-
-@shared_task
-def heartbeat() -> None:
-    """A sign of life that /readyz looks for."""
-    Heartbeat.objects.update_or_create(name="worker", defaults={"at": timezone.now()})
 
 
 @shared_task

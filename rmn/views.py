@@ -8,14 +8,16 @@ from typing import Any
 from uuid import UUID
 
 import qrcode
+from django.conf import settings
+from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.templatetags.static import static
-from django.urls import reverse
+from django.urls import Resolver404, resolve, reverse
 from django.utils import timezone
 from django.views import defaults
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -31,9 +33,11 @@ from retailers.models import QuarantinedRow, roles
 from rmn import health
 from rmn.lib import runs
 from rmn.lib.http import StaffRequest, problem_response
+from rmn.models import SavedView
 
 HTMX_STOP_POLLING = 286
 API = "/api/"
+QUERY_AT_MOST = 1000
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -127,6 +131,30 @@ def cancel_run(request: StaffRequest, pk: UUID) -> HttpResponse:
 def retry_run(request: StaffRequest, pk: UUID) -> HttpResponse:
     _find(request, pk).retry()
     return redirect("run", pk)
+
+
+@require_POST
+@staff_member_required(login_url="login")
+def save_view(request: StaffRequest) -> HttpResponse:
+    """Keep a list of the console as it is filtered; the same name again is the newer list."""
+    path, _, query = request.POST.get("address", "").partition("?")
+    name = request.POST.get("name", "").strip()[:60]
+    try:
+        known = (resolve(path).url_name or "").endswith("_changelist") and path.startswith(f"/{settings.ADMIN_PATH}")
+    except Resolver404:
+        known = False
+    if not known or not name or len(query) > QUERY_AT_MOST:
+        return redirect("admin:index")
+    view, _ = SavedView.objects.update_or_create(user=request.user, name=name, defaults={"path": path, "query": query})
+    return redirect(view.url)
+
+
+@require_POST
+@staff_member_required(login_url="login")
+def forget_view(request: StaffRequest, pk: UUID) -> HttpResponse:
+    view = get_object_or_404(SavedView, uuid=pk, user=request.user)
+    view.delete()
+    return redirect(view.path)
 
 
 @require_http_methods(["GET", "POST"])

@@ -1,4 +1,4 @@
-"""Health: twelve parts, and for each that breaks the cause and the next step, to those who may look inside."""
+"""Health: thirteen parts, and for each that breaks the cause and the next step, to those who may look inside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from agents.models import AdapterAlias
 from campaigns.models import CurveFit
-from rmn import health
+from retailers import audit as chains
+from retailers.models import AuditEntry, AuditHead
+from rmn import health, signs
 from rmn.lib import sealing
 from rmn.models import Heartbeat
 from tests.conftest import People
@@ -36,11 +38,9 @@ def well(settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(redis.Redis, "ping", lambda self: True)
     monkeypatch.setattr(health.Client, "get", lambda self, url: type("Answer", (), {"status_code": 200}))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 0, 2**40))
-    Heartbeat.objects.create(name="worker", at=timezone.now())
-    every = IntervalSchedule.objects.create(every=20, period="seconds")
-    PeriodicTask.objects.create(
-        name="heartbeat", task="rmn.tasks.heartbeat", interval=every, last_run_at=timezone.now()
-    )
+    signs.give(health.QUEUES)
+    every = IntervalSchedule.objects.create(every=10, period="seconds")
+    PeriodicTask.objects.create(name="sweep", task="rmn.tasks.sweep", interval=every, last_run_at=timezone.now())
 
 
 def wrong() -> dict[str, Any]:
@@ -71,6 +71,11 @@ def test_each_part_that_breaks_is_named_with_cause_and_next_step(
         adapter = AdapterFactory(brand=people.brand)
         AdapterAlias.objects.create(brand=people.brand, scope="x", name="champion", adapter=adapter)
 
+    def break_audit() -> None:
+        for n in range(3):
+            chains.record(brand=people.brand, actor="ops", action="plan approved", payload={"n": n})
+        AuditEntry.objects.filter(sequence=3).delete()
+
     ways = {
         "broker": lambda: monkeypatch.setattr(redis.Redis, "ping", raising(redis.ConnectionError("refused"))),
         "beat": lambda: PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(minutes=5)),
@@ -81,6 +86,7 @@ def test_each_part_that_breaks_is_named_with_cause_and_next_step(
         "disk": lambda: monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40, 2**20)),
         "files": lambda: monkeypatch.setattr(health.os, "access", lambda *_: False),
         "secrets": lambda: WebhookFactory(brand=people.brand, sealed_secret=sealing.seal("s", "another")),
+        "audit": break_audit,
         "cache": lambda: monkeypatch.setattr(type(cache._connections[cache._alias]), "get", lambda *_, **__: None),
     }  # fmt: skip
     ways[part]()
@@ -91,6 +97,31 @@ def test_each_part_that_breaks_is_named_with_cause_and_next_step(
     page = people.web(people.ops).get("/health/")
     assert page.status_code == 200
     assert told[part]["next"][:20] in page.content.decode().replace("&#x27;", "'")
+
+
+def test_a_queue_that_no_worker_takes_from_is_named(well: None) -> None:
+    Heartbeat.objects.filter(name="train").update(at=timezone.now() - timedelta(minutes=1))
+    assert wrong()["worker"]["cause"].startswith("no worker has taken from train since ")
+    assert "-Q train" in wrong()["worker"]["next"]
+
+
+def test_an_old_line_changed_unseen_is_named_once_the_chain_was_walked(
+    well: None, people: People, tmp_path: Path
+) -> None:
+    for n in range(3):
+        chains.record(brand=people.brand, actor="ops", action="plan approved", payload={"n": n})
+    AuditEntry.objects.filter(sequence=2).update(payload={"n": 9})
+    assert chains.check("acme")["broken"] == 2
+    assert wrong()["audit"]["cause"] == "the audit chain is broken, acme: line 2: its content was changed"
+    AuditEntry.objects.filter(sequence=2).update(payload={"n": 1})
+    chains.check("acme")
+    assert wrong() == {}
+
+
+def test_a_chain_whose_head_was_taken_away_is_named(well: None, people: People) -> None:
+    chains.record(brand=people.brand, actor="ops", action="plan approved")
+    AuditHead.objects.filter(chain="acme").delete()
+    assert wrong()["audit"]["cause"].endswith("acme: the chain's head was taken away")
 
 
 def test_causes_are_for_those_who_may_look_inside(well: None, people: People) -> None:

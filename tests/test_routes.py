@@ -29,7 +29,7 @@ MINE = {
     "experiments", "feedback", "feedback-statistics", "dashboard", "feedback-export", "inbox", "plans", "reflections", "forecasts", "adapters",
     "playground", "playground-stream", "training", "training-runs", "datasets", "evaluations", "withdrawals", "clean-rooms", "schema", "api-docs",
 }  # fmt: skip
-STAFF = {"health"}  # for who may enter the console
+STAFF = {"health", "save-view"}  # for who may enter the console
 # About one row of a brand: its factory, and the other words of the address.
 Made = Callable[..., Any]
 OF_A_ROW: dict[str, tuple[Made, dict[str, str]]] = {

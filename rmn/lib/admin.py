@@ -102,6 +102,7 @@ class ConsoleAdmin(VisibleRows, ModelAdmin):
     paginator = CappedPaginator
     show_full_result_count = False
     list_filter_submit = True
+    list_before_template = "admin/saved_view.html"
     compressed_fields = True
     warn_unsaved_form = True
 

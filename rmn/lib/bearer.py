@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
+from rest_framework_simplejwt import state
 from rest_framework_simplejwt.authentication import JWTAuthentication
+from rest_framework_simplejwt.backends import TokenBackend
+from rest_framework_simplejwt.exceptions import TokenBackendError, TokenBackendExpiredToken
 
 
 class Bearer(JWTAuthentication):
@@ -12,3 +16,26 @@ class Bearer(JWTAuthentication):
 
     def authenticate(self, request: Any) -> Any:
         return getattr(request, "bearer", None) or super().authenticate(request)
+
+
+class Keys(TokenBackend):
+    """Signs under the newest key, and knows the signatures of those before it."""
+
+    def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
+        try:
+            return super().decode(token, verify)
+        except TokenBackendExpiredToken:
+            raise
+        except TokenBackendError:
+            for key in settings.SECRET_KEY_FALLBACKS:
+                try:
+                    return TokenBackend(self.algorithm, key).decode(token, verify)
+                except TokenBackendExpiredToken:
+                    raise
+                except TokenBackendError:
+                    continue
+            raise
+
+
+def know_keys_before() -> None:
+    state.token_backend = Keys(state.token_backend.algorithm, state.token_backend.signing_key)

@@ -279,6 +279,70 @@ def wall_cost(stack: Stack, brands: list[dict[str, Any]], repeats: int = 400) ->
     return statistics.median(times["behind"]) / statistics.median(times["without"]) - 1
 
 
+TICKS = """
+import json
+from datetime import timedelta
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from rmn.lib import tenancy
+with tenancy.everyone():
+    every, _ = IntervalSchedule.objects.get_or_create(every=1, period="seconds")
+    row, _ = PeriodicTask.objects.get_or_create(name="ticks", defaults={{"task": "tests.faults.jobs.tick", "interval": every, "queue": "ticks", "enabled": False}})
+    row.enabled = {enabled}
+    row.save()
+print(json.dumps(row.total_run_count))
+"""
+
+
+def test_three_beats_send_each_tick_once_and_what_was_missed_once(stack: Stack, brands: list[dict[str, Any]]) -> None:
+    """A schedule of a second under three beats of their own processes, and after a pause of all of them (12)."""
+    count = scaled(100, 15)
+    assert brands
+    for n in (1, 2):
+        stack.child(f"beat-{n}", ["celery", "-A", "rmn", "beat", "--loglevel", "warning", "--pidfile="]).start()
+    three = ["beat-0", "beat-1", "beat-2"]
+
+    def claimed() -> int:
+        return int(stack.sql("select total_run_count from django_celery_beat_periodictask where name = 'ticks'")[0][0])
+
+    def sent() -> int:
+        return int(stack.broker().llen("ticks"))
+
+    try:
+        stack.broker().delete("ticks")
+        stack.ask(TICKS.format(enabled=True))
+        started = time.monotonic()
+        until(lambda: claimed() >= count, (2 * count + 60) * SLOW, "the ticks were claimed", every=0.2)
+        took = time.monotonic() - started
+        stack.ask(TICKS.format(enabled=False))
+        time.sleep(8)  # each beat has heard of it
+        ticks = claimed()
+        assert sent() == ticks, "a tick was claimed and not sent, or sent twice"
+        assert ticks <= time.monotonic() - started + 1, "a tick came before its time"
+        for name in three:
+            stack.parts[name].stop()
+        stack.ask(TICKS.format(enabled=True))
+        time.sleep(10)
+        pause = sent()
+        assert pause == ticks
+        for name in three:
+            stack.parts[name].start()
+        started = time.monotonic()
+        until(lambda: sent() > pause, 60 * SLOW, "what was missed is sent", every=0.05)
+        after = time.monotonic() - started
+        stack.ask(TICKS.format(enabled=False))
+        time.sleep(8)
+        later = time.monotonic() - started
+        assert sent() == claimed()
+        assert sent() - pause <= later - after + 2, "what was missed was sent more than once"
+    finally:
+        for name in three[1:]:
+            stack.kill(name)
+            del stack.parts[name]
+        stack.broker().delete("ticks")
+    told("12", f"{stack_name(stack)}: three beats, {ticks} ticks in {took:.0f} s: {ticks} messages; none for 10 s, then the missed one once")  # fmt: skip
+
+
 def test_twenty_who_write_at_once_are_all_answered(stack: Stack, brands: list[dict[str, Any]]) -> None:
     """No 'database is locked' reaches anybody (30)."""
     each = scaled(25, 5)

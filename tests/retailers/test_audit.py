@@ -63,6 +63,22 @@ def test_a_line_given_to_another_brand_and_a_chain_without_its_head_are_named(pe
     assert audit.verify("acme")["why"] == "the chain's head was taken away"
 
 
+def test_lines_added_during_a_walk_are_walked_too_and_no_false_alarm(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(people)
+    real, added = audit.digest, iter(range(3))
+
+    def digest(facts: Any) -> str:
+        if facts["sequence"] <= 5 and next(added, None) is not None:
+            fill(people, 1)
+        return real(facts)
+
+    monkeypatch.setattr(audit, "digest", digest)
+    assert audit.verify("acme")["broken"] is None
+    assert audit.verify("acme")["rows"] == AuditHead.objects.get(chain="acme").sequence > 5
+
+
 def test_a_rewritten_chain_does_not_fit_a_head_kept_elsewhere(people: People) -> None:
     fill(people)
     kept = AuditHead.objects.values("sequence", "hash").get(chain="acme")

@@ -53,7 +53,7 @@ class Command(RmnCommand):
         )
 
     def _verified(self, chain: str, head: dict[str, Any] | None) -> dict[str, Any]:
-        found = audit.verify(chain, head)
+        found = audit.check(chain, head)
         if head is not None and found["rows"] == 0 and audit.erased(head):
             return {**found, "broken": None, "why": "the brand was erased; the installation's chain has the proof"}
         return found

@@ -33,7 +33,7 @@ from agents.models import (
 from campaigns.admin import ExperimentAdmin
 from campaigns.models import Experiment
 from rmn.lib import sealing
-from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, question
+from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, asks, question
 from rmn.lib.errors import BadInput, RmnError
 
 # -- adapters
@@ -79,23 +79,24 @@ class AdapterAdmin(ReadOnlyAdmin):
     def proved(self, row: Adapter) -> bool | None:
         return row.proof.get("passed") if row.proof else None
 
-    @admin.action(description="Deploy as champion", permissions=["deploy"])
+    @admin.action(description="Deploy as champion", permissions=["act"])
+    @asks(
+        "Each is proved first; then all drafts of its brand and task are written by it. The version before stays ready."
+    )
     def deploy_champion(self, request: HttpRequest, queryset: QuerySet[Adapter]) -> None:
         self._deploy(request, queryset, "champion", 1.0)
 
-    @admin.action(description="Deploy as challenger, for one campaign in ten", permissions=["deploy"])
+    @admin.action(description="Deploy as challenger, for one campaign in ten", permissions=["act"])
+    @asks("Each is proved first; then one campaign in ten is written by it, beside the champion.")
     def deploy_challenger(self, request: HttpRequest, queryset: QuerySet[Adapter]) -> None:
         self._deploy(request, queryset, "challenger", 0.1)
 
-    @admin.action(description="Take back: the version before serves", permissions=["deploy"])
+    @admin.action(description="Take back: the version before serves", permissions=["act"])
+    @asks("From now on the version before writes; this one serves nowhere.")
     def roll_back(self, request: HttpRequest, queryset: QuerySet[Adapter]) -> None:
         for row in queryset.select_related("brand", "retailer"):
             for alias in row.aliases.exclude(name="previous"):
                 self._told(request, lambda row=row, alias=alias: self._back(row, alias.name, request))
-
-    def has_deploy_permission(self, request: HttpRequest) -> bool:
-        """Only who may change adapters may say which one serves."""
-        return bool(request.user.has_perm("agents.change_adapter"))
 
     def _back(self, row: Adapter, alias: str, request: HttpRequest) -> str:
         assert row.brand is not None  # noqa: S101  # only versions of a brand are deployed

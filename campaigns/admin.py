@@ -21,7 +21,7 @@ from campaigns.models import (
     RecommendationQuerySet,
     ResponseCurve,
 )
-from rmn.lib.admin import EditableAdmin, ReadOnlyAdmin, RunAdmin, question
+from rmn.lib.admin import EditableAdmin, ReadOnlyAdmin, RunAdmin, asks, question
 from rmn.lib.errors import BadInput
 
 STATES = {"proposed": "warning", "approved": "success", "rejected": "danger", "draft": "", "superseded": ""}
@@ -56,6 +56,7 @@ class CampaignAdmin(EditableAdmin):
         self._to(request, queryset.filter(status=Campaign.Status.PAUSED), Campaign.Status.LIVE)
 
     @admin.action(description="Archive: budgets leave it out", permissions=["change"])
+    @asks("Budgets and reports of what is live leave them out from now on; their figures stay.")
     def archive(self, request: HttpRequest, queryset: Any) -> None:
         self._to(request, queryset, Campaign.Status.ARCHIVED)
 
@@ -114,19 +115,21 @@ class ExperimentAdmin(RunAdmin):
     search_fields = [*RunAdmin.search_fields, "name", "hypothesis"]
     actions = [*RunAdmin.actions, "register", "start", "analyse", "stop"]
 
-    @admin.action(description="Register the plan", permissions=["change_runs"])
+    @admin.action(description="Register the plan", permissions=["act"])
     def register(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "register")
 
-    @admin.action(description="Start today", permissions=["change_runs"])
+    @admin.action(description="Start today", permissions=["act"])
+    @asks("From today on the arms are held apart; the plan cannot be changed any more.")
     def start(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "start")
 
-    @admin.action(description="Analyse", permissions=["change_runs"])
+    @admin.action(description="Analyse", permissions=["act"])
     def analyse(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "analyse")
 
-    @admin.action(description="Stop without a result", permissions=["change_runs"])
+    @admin.action(description="Stop without a result", permissions=["act"])
+    @asks("They end today without an answer; a stopped test is not begun again.")
     def stop(self, request: HttpRequest, queryset: Any) -> None:
         self._move(request, queryset, "stop")
 
@@ -156,11 +159,12 @@ class RecommendationAdmin(ReadOnlyAdmin):
     list_select_related = ["brand"]
     actions = ["check_again", "publish"]
 
-    @admin.action(description="Check again, by the rules of today")
+    @admin.action(description="Check again, by the rules of today", permissions=["act"])
     def check_again(self, request: HttpRequest, queryset: Any) -> None:
         self._step(request, queryset, copy.check)
 
-    @admin.action(description="Publish as it was checked")
+    @admin.action(description="Publish as it was checked", permissions=["act"])
+    @asks("They go to the network as they stand. What is blocked or needs proof is refused one by one.")
     def publish(self, request: HttpRequest, queryset: Any) -> None:
         self._step(request, queryset, copy.publish)
 

@@ -33,7 +33,7 @@ from retailers.models import (
     Webhook,
 )
 from rmn.lib import tenancy
-from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, TableAdmin, choice, question
+from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, TableAdmin, asks, choice, question
 
 
 class Audited:
@@ -116,6 +116,7 @@ class ProductIdentifierAdmin(Audited, ConsoleAdmin):
         catalogue.settle(obj.brand, [obj.value])
 
     @admin.action(description="It is this product's: the others' claims go", permissions=["change"])
+    @asks("The number stays with these products alone; other products' claims on it are taken out.")
     def keep(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         self._settle(request, queryset, "keep", "kept")
 
@@ -178,7 +179,7 @@ class FeedLoadAdmin(RunAdmin):
     search_fields = ["id", "file_name", "file_sha256", "mapping_version", "error"]
     actions = ["retry_runs", "cancel_runs", "replay"]
 
-    @admin.action(description="Read the kept file again")
+    @admin.action(description="Read the kept file again", permissions=["act"])
     def replay(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         for load in queryset:
             services.request_replay(load=load, by=request.user)
@@ -234,14 +235,15 @@ class QuarantinedRowAdmin(ReadOnlyAdmin):
     list_select_related = ["brand", "retailer", "load"]
     actions = ["replay", "dismiss"]
 
-    @admin.action(description="Read their files again, with the mappings of now")
+    @admin.action(description="Read their files again, with the mappings of now", permissions=["act"])
     def replay(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         loads = {row.load for row in queryset.filter(status=QuarantinedRow.Status.OPEN).select_related("load")}
         for load in loads:
             services.request_replay(load=load, mapping=services.newest_mapping(load), by=request.user)
         self.message_user(request, f"Queued: {len(loads)} files.")
 
-    @admin.action(description="Dismiss")
+    @admin.action(description="Dismiss", permissions=["act"])
+    @asks("They are not read again and count nowhere; the log keeps them.")
     def dismiss(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         for row in queryset:
             services.dismiss(row)
@@ -278,6 +280,7 @@ class WebhookAdmin(Audited, ConsoleAdmin):
             self.message_user(request, f"{hook.url}: on its way, see {run.get_absolute_url()}")
 
     @admin.action(description="Give another secret: the old one ends at once", permissions=["change"])
+    @asks("Messages are signed under a new secret from now on; the receiver refuses them until it knows that one.")
     def renew(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         for hook in queryset.select_related("brand"):
             secret = webhooks.new_secret(hook)

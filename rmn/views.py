@@ -150,7 +150,7 @@ def save_view(request: StaffRequest) -> HttpResponse:
 
 
 @require_POST
-@staff_member_required(login_url="login")
+@login_required
 def forget_view(request: StaffRequest, pk: UUID) -> HttpResponse:
     view = get_object_or_404(SavedView, uuid=pk, user=request.user)
     view.delete()

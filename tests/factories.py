@@ -35,6 +35,7 @@ from retailers.models import (
     SKUCatalog,
     Webhook,
 )
+from rmn.models import SavedView
 from training.models import Dataset, Evaluation, Lesson, TrainingRun, Withdrawal
 
 
@@ -264,6 +265,17 @@ class AgentRunFactory(AtRetailer):
         model = AgentRun
 
     goal = "Plan the next quarter"
+
+
+class SavedViewFactory(DjangoModelFactory):
+    class Meta:
+        model = SavedView
+        exclude = ["brand"]
+
+    brand = None  # it is a person's own
+    user = factory.SubFactory("tests.factories.UserFactory")
+    name = "Live"
+    path = "/admin/campaigns/campaign/"
 
 
 class ReflectionFactory(AtRetailer):

@@ -72,6 +72,7 @@ OF_A_ROW: dict[str, tuple[Made, dict[str, str]]] = {
     "answer-lineage": (factories.FeedbackFactory, {}),
     "evaluation": (factories.EvaluationFactory, {}),
     "withdrawal": (factories.WithdrawalFactory, {}),
+    "forget-view": (factories.SavedViewFactory, {}),
 }
 OF_A_BRAND = {"review", "ask-about-drafts", "team", "my-answers"}
 

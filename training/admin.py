@@ -71,7 +71,7 @@ class LessonAdmin(RunAdmin):
 
     @action(
         description="Teach a retailer's adapter",
-        permissions=["change_runs"],
+        permissions=["act"],
         dialog={
             "title": "Learns from known mappings to read reports; suggests only where the gate finds it better",
             "form_class": RetailerForm,

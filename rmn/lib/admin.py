@@ -6,12 +6,16 @@ This is the only place where the console's library is named as a base.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin import helpers
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db import models
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from import_export.admin import ExportActionMixin, ImportExportModelAdmin
@@ -25,6 +29,8 @@ from rmn.lib.runs import Run
 STATUS_COLOURS = {"queued": "info", "running": "warning", "succeeded": "success", "failed": "danger", "cancelled": ""}
 
 
+LISTED = 20  # rows that a question names
+CHANGES = 5  # of a row's history on its page
 MOST_COUNTED = 10_000  # pages beyond are reached by filters; counting a billion rows is no help to anybody
 
 
@@ -70,6 +76,26 @@ def choice(field: str, values: Callable[[], Iterable[str]]) -> type[admin.Simple
     return Choice
 
 
+def asks(what: str) -> Callable[[Any], Any]:
+    """An action on chosen rows that says first what it will do to which of them, and acts on the second word."""
+
+    def wrap(action: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(action)
+        def asked(self: Any, request: HttpRequest, queryset: models.QuerySet[Any]) -> Any:
+            if request.POST.get("confirmed") == "yes":
+                return action(self, request, queryset)
+            context = self.admin_site.each_context(request) | {
+                "opts": self.opts, "title": getattr(asked, "short_description", action.__name__), "what": what, "action": action.__name__,
+                "rows": list(queryset[: LISTED + 1]), "listed": LISTED, "keys": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME), "across": request.POST.get("select_across", "0"), "count": queryset.count(),
+                "checkbox": helpers.ACTION_CHECKBOX_NAME,
+            }  # fmt: skip
+            return TemplateResponse(request, "admin/ask.html", context)
+
+        return asked
+
+    return wrap
+
+
 class VisibleRows:
     """Rows, and choices in forms, narrowed to what the person may see; nothing is deleted by default."""
 
@@ -108,10 +134,29 @@ class ConsoleAdmin(VisibleRows, ModelAdmin):
 
 
 class EditableAdmin(SimpleHistoryAdmin, ImportExportModelAdmin, ExportActionMixin, ConsoleAdmin):
-    """A model that people edit: with its history, import with diff, and export."""
+    """A model that people edit: with its history on the page, import with diff, and export."""
 
     import_form_class = ImportForm
     export_form_class = SelectableFieldsExportForm
+    change_form_outer_after_template = "admin/changes.html"
+
+    def changeform_view(self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None) -> Any:  # fmt: skip
+        """The newest changes stand below the form, with what was before and the way back."""
+        changes = _changes(self.model, object_id) if object_id else []
+        return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), "changes": changes})
+
+
+def _changes(model: Any, key: Any) -> list[dict[str, Any]]:
+    """The newest versions of a row: who, when, and each field before and after."""
+    try:
+        newest = list(model.history.filter(**{model._meta.pk.name: key}).select_related("history_user")[: CHANGES + 1])
+    except (ValueError, ValidationError):
+        return []
+    found = []
+    for version, before in zip(newest[:CHANGES], [*newest[1:], None]):
+        fields = version.diff_against(before, foreign_keys_are_objs=True).changes if before is not None else []
+        found.append({"version": version, "is_now": version is newest[0], "fields": fields})
+    return found
 
 
 class TableAdmin(ImportExportModelAdmin, ExportActionMixin, ConsoleAdmin):
@@ -135,6 +180,10 @@ class ReadOnlyAdmin(ImportExportModelAdmin, ConsoleAdmin):
     def has_import_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
         return False
 
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """To look is not to act: who may change such rows may act on them."""
+        return bool(request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}"))
+
 
 class RunAdmin(ReadOnlyAdmin):
     """Long work in the console: how far, how it ended, again or stop."""
@@ -157,17 +206,14 @@ class RunAdmin(ReadOnlyAdmin):
     def shown_seconds(self, run: Run) -> str:
         return f"{run.seconds:.1f}" if run.seconds is not None else ""
 
-    def has_change_runs_permission(self, request: HttpRequest) -> bool:
-        """To look is not to act: who may change this kind of run may have it done again, or stopped."""
-        return bool(request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}"))
-
-    @admin.action(description="Retry", permissions=["change_runs"])
+    @admin.action(description="Retry", permissions=["act"])
     def retry_runs(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         for run in queryset:
             run.retry()
         self.message_user(request, "Queued again: what had failed or been cancelled.")
 
-    @admin.action(description="Cancel", permissions=["change_runs"])
+    @admin.action(description="Cancel", permissions=["act"])
+    @asks("What waits is not begun; what runs ends at its next step, and what it did so far is left out.")
     def cancel_runs(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         for run in queryset:
             run.request_cancel()

@@ -56,6 +56,9 @@ def test_bad_wishes_are_told_apart(people, version):
 def test_the_console_deploys_by_an_action(people, version):
     client = people.web(people.ops)
     body = {"action": "deploy_champion", "_selected_action": [version.pk]}
-    answer = client.post("/admin/agents/adapter/", body, follow=True)
+    asked = client.post("/admin/agents/adapter/", body)
+    assert "is proved first" in asked.content.decode()
+    assert not Deployment.objects.exists(), "it asks once before it acts"
+    answer = client.post("/admin/agents/adapter/", {**body, "confirmed": "yes"}, follow=True)
     assert answer.status_code == 200
     assert Deployment.objects.get().alias == "champion"

@@ -287,7 +287,9 @@ def test_the_console_takes_the_steps(people: People) -> None:
     row = designed(people)
     client = people.web(people.ops)
     for move, state in (("approve", "approved"), ("start", "running"), ("stop", "stopped")):
-        client.post("/admin/campaigns/experiment/", {"action": move, "_selected_action": [str(row.pk)]})
+        client.post(
+            "/admin/campaigns/experiment/", {"action": move, "_selected_action": [str(row.pk)], "confirmed": "yes"}
+        )
         row.refresh_from_db()
         assert row.state == state
     foreign = ExperimentFactory(brand=people.other, state="designed", status="succeeded")

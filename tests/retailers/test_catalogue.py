@@ -117,7 +117,9 @@ def test_a_person_s_word_settles_a_number_and_later_files_do_not_open_it_again(p
     people.ops.save()
     page = console.get("/admin/retailers/productidentifier/?in_conflict__exact=1").content.decode()
     assert "00054800351831" in page
-    console.post("/admin/retailers/productidentifier/", {"action": decision, "_selected_action": [row.pk]})
+    console.post(
+        "/admin/retailers/productidentifier/", {"action": decision, "_selected_action": [row.pk], "confirmed": "yes"}
+    )
     assert not disputed()
     assert AuditEntry.objects.filter(action=f"identifier {decision}").exists()
     left = dict(ProductIdentifier.objects.filter(value="00054800351831").values_list("product__sku", "kind"))

@@ -44,6 +44,10 @@ restore: install  ## into an empty database, or one brand alone: make restore FR
 
 faults: install  ## kills and broken parts; own servers on free ports
 	@$(VENV) -m pytest tests/faults -m faults -rP
+	@$(VENV) -m pytest $(WALLS) -q
+
+WALLS := tests/test_routes.py tests/test_api.py tests/test_console.py tests/test_schedules.py tests/test_backup.py tests/test_health.py tests/test_settings.py \
+  tests/lib/test_outbound.py tests/lib/test_sealing.py tests/lib/test_runs.py tests/retailers/test_audit.py
 
 bench: install  ## benchmarks, small
 	@$(VENV) -m benchmarks

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, OuterRef, Subquery
+from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from retailers.models import AuditEntry, AuditHead, Brand
@@ -198,7 +198,8 @@ def first_wrong() -> str:
     heads = AuditHead.objects.annotate(
         last=Subquery(newest.values("sequence")[:1]), said=Subquery(newest.values("hash")[:1])
     )
-    for end in heads.filter(sequence__gt=0).exclude(last=F("sequence"), said=F("hash")).order_by("chain")[:1]:
+    other = Q(last=None) | ~Q(last=F("sequence")) | ~Q(said=F("hash"))
+    for end in heads.filter(other, sequence__gt=0).order_by("chain")[:1]:
         return f"{end.chain}: its newest line is not the one that was written last"
     without = Brand.objects.exclude(slug__in=AuditHead.objects.values("chain")).values_list("slug", flat=True)
     for line in AuditEntry.objects.filter(chain__in=["-", *without]).exclude(

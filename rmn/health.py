@@ -165,7 +165,7 @@ def worker() -> dict[str, Any]:
         words = "all queues" if len(quiet) == len(QUEUES) else ", ".join(quiet)
         return _bad(
             f"no worker has taken from {words} {since}",
-            f"start one: make run, or celery -A rmn worker -Q {','.join(quiet)}",
+            f"start a worker: make run, or celery -A rmn worker -Q {','.join(quiet)}",
         )
     return {"ok": True}
 

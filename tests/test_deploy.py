@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from django.conf import settings
+from django.db.migrations.loader import MigrationLoader
 from django.test import Client
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,3 +95,11 @@ def test_the_workflow_runs_what_make_has() -> None:
     assert (ROOT / "deploy" / "Dockerfile").read_text().count(" AS ") == len(
         flow["jobs"]["image"]["strategy"]["matrix"]["target"]
     )
+
+
+def test_every_migration_of_ours_has_a_way_back() -> None:
+    found = MigrationLoader(None).disk_migrations
+    ours = {"rmn", "retailers", "campaigns", "feedback", "agents", "training"}
+    stuck = [f"{app}.{name}: {one}" for (app, name), step in found.items() if app in ours for one in step.operations if not one.reversible]  # fmt: skip
+    assert {app for app, _ in found} >= ours
+    assert stuck == []

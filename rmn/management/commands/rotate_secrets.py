@@ -20,7 +20,7 @@ class Command(RmnCommand):
             for field in [one.name for one in model._meta.concrete_fields if one.name.startswith("sealed_")]:
                 for key in model._base_manager.exclude(**{field: ""}).values_list("pk", flat=True):
                     with transaction.atomic():
-                        row = model._base_manager.select_for_update().get(pk=key)
+                        row: Any = model._base_manager.select_for_update().get(pk=key)
                         try:
                             sealed = sealing.reseal(getattr(row, field), str(row.brand.uuid))
                         except NotConfigured:

@@ -212,7 +212,7 @@ class ApprovedExperimentAdmin(ExperimentAdmin):
 
     actions = [*ExperimentAdmin.actions, "approve"]
 
-    @admin.action(description="Approve", permissions=["change_runs"])
+    @admin.action(description="Approve", permissions=["act"])
     def approve(self, request: HttpRequest, queryset: QuerySet[Experiment]) -> None:
         for row in queryset.select_related("brand"):
             try:

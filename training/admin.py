@@ -36,7 +36,7 @@ class TrainingRunAdmin(RunAdmin):
 
     @action(
         description="Compose versions",
-        permissions=["change_runs"],
+        permissions=["act"],
         dialog={
             "title": "Adds retailer, brand and task versions into one of the brand's own; it waits for the gate",
             "form_class": CompositionForm,

@@ -442,7 +442,7 @@ def panel_of(run: Experiment) -> pl.DataFrame:
     weeks = frame["time"].n_unique()
     steady = frame.group_by("unit").agg(pl.len(), pl.col("outcome").min().alias("least"))
     steady = steady.filter(pl.col("len") == weeks, pl.col("least") > 0)
-    return frame.join(steady.select("unit"), on="unit", how="semi")
+    return frame.join(steady.select("unit"), on="unit", how="semi").sort("unit", "time")
 
 
 def _shape(frame: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, Any]:

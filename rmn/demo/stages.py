@@ -237,7 +237,7 @@ def experiment(_: Facts) -> Facts:
     frame = pl.DataFrame(panel)
     weeks = frame["time"].n_unique()
     steady = frame.group_by("unit").agg(pl.len(), pl.col("outcome").min().alias("least")).filter(pl.col("len") == weeks, pl.col("least") > 0)  # fmt: skip
-    frame = frame.join(steady.select("unit"), on="unit", how="semi")
+    frame = frame.join(steady.select("unit"), on="unit", how="semi").sort("unit", "time")
     spec = {
         "kind": "geo",
         "unit": "unit",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,11 +14,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import scipy.stats
 from django.core.management import call_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from campaigns.domain.experiments import synthetic
+from campaigns.domain.experiments import looks, rates, synthetic
 from campaigns.domain.experiments.analysis import analyze, looks_of
 from campaigns.domain.experiments.design import design
 from campaigns.domain.experiments.found import fieller
@@ -51,6 +56,22 @@ def test_textbook_numbers_for_a_mean(d: float, n: int) -> None:
 def test_textbook_numbers_for_a_proportion() -> None:
     spec = {"kind": "ab", "metric": "proportion", "baseline": 0.1, "mde": 0.2}
     assert design(spec)["n_control"] == 3835
+
+
+def test_looks_cost_what_the_tables_say_at_any_level() -> None:
+    # Jennison and Turnbull 2000, tables 2.3 and 2.4 (alpha .05, power .8)
+    bounds = {2: 1.977, 3: 2.004, 4: 2.024, 5: 2.040, 10: 2.087}
+    larger = {2: 1.008, 3: 1.017, 4: 1.024, 5: 1.028, 10: 1.040}
+    for count, bound in bounds.items():
+        assert looks.bound_of(0.05, count, 2) / count**0.5 == pytest.approx(bound, abs=5e-4)
+        assert looks.inflation(0.05, 0.8, count, 2) == pytest.approx(larger[count], abs=6e-4)
+    spec = {"kind": "ab", "metric": "mean", "baseline": 1.0, "std": 1.0, "mde": 0.2, "relative": False, "alpha": 0.1}
+    plain, watched = design(spec), design(spec | {"looks": 5})
+    assert watched["n_control"] / plain["n_control"] == pytest.approx(1.040, abs=0.005)
+    rng = np.random.default_rng(4)
+    sums = np.cumsum(rng.normal(size=(20_000, 5)), axis=1) / np.sqrt(np.arange(1, 6))
+    reach = scipy.stats.norm.isf(np.array(watched["look_levels"]) / 2)
+    assert (np.abs(sums) >= reach).any(axis=1).mean() == pytest.approx(0.1, abs=0.007)
 
 
 def test_the_effect_found_by_the_numbers_asked_for_is_the_one_asked_for() -> None:
@@ -124,17 +145,58 @@ def test_interval_and_p_value_never_disagree(seed: int, effect: float, method: s
     assert (found["verdict"] == "effect") == (found["p_value"] < 0.1)
 
 
-def test_a_thousand_intervals_agree_with_their_p_values() -> None:
+def people(seed: int, effect: float) -> pl.DataFrame:
+    """Forty people, half of them treated, in clusters of two; twelve periods of one series beside a covariate."""
+    rng = np.random.default_rng(seed)
+    treated, before = (np.arange(40) // 2 + np.arange(40) // 20) % 2, rng.normal(0, 1, 40)
+    return pl.DataFrame(
+        {
+            "unit": np.arange(40) // 20,
+            "time": np.tile(np.arange(20), 2),
+            "cluster": np.arange(40) // 2,
+            "treatment": treated,
+            "before": before,
+            "denominator": rng.integers(1, 5, 40),
+            "outcome": 5 + before + effect * 30 * treated + rng.normal(0, 1, 40),
+        }
+    )
+
+
+PEOPLE: list[dict[str, Any]] = [
+    {"kind": "ab", "method": "ttest"},
+    {"kind": "ab", "method": "ttest", "cluster": "cluster"},
+    {"kind": "ab", "method": "ttest", "monitor": {"effect": 1.0}},
+    {"kind": "ab", "method": "ratio"},
+    {"kind": "ab", "method": "cuped", "covariates": ["before"]},
+    {"kind": "ab", "method": "ols", "covariates": ["before"], "cluster": "cluster"},
+    {"kind": "observational", "method": "naive"},
+    {"kind": "observational", "method": "matching", "covariates": ["before"]},
+    {"kind": "observational", "method": "doubly_robust", "covariates": ["before"]},
+    {"kind": "switchback", "unit": "unit"},
+]
+
+
+def test_a_thousand_intervals_agree_with_their_p_values_whatever_the_method() -> None:
     methods = ("synthetic_control", "augmented_synthetic_control", "did", "tbr", "gbr", "synthetic_did")
-    kinds = [(m, i) for m in methods for i in ("block", "textbook")] + [("synthetic_control", "iid")]
+    ways: list[dict[str, Any]] = [
+        {**GEO, "start": "15", "method": m, "inference": i} for m in methods for i in ("block", "textbook")
+    ]
+    ways += [{**GEO, "start": "15", "method": "synthetic_control", "inference": "iid"}, *PEOPLE]
+    ways += [{"kind": "time_series", "start": "24", "inference": i} for i in ("block", "iid", "textbook")]
     disagree = []
     for seed in range(1000):
-        method, inference = kinds[seed % len(kinds)]
-        frame = panel(units=9, periods=18, seed=seed, effect=(0.0, 0.02, 0.1)[seed % 3], start=15)
-        found = analyze(GEO | {"start": "15", "method": method, "inference": inference, "seed": seed}, frame=frame)
+        way, effect = ways[seed % len(ways)], (0.0, 0.02, 0.1)[seed // len(ways) % 3]
+        if way["kind"] == "geo":
+            frame = panel(units=9, periods=18, seed=seed, effect=effect, start=15)
+        elif way["kind"] == "time_series":
+            frame = panel(units=2, periods=30, seed=seed, effect=effect, start=24)[:30]
+        else:
+            frame = people(seed, effect)
+        found = analyze({**way, "seed": seed}, frame=frame)
         low, high = (v if v is not None else side for v, side in zip(found["interval"], (-1e300, 1e300), strict=True))
         if (found["p_value"] < 0.1) == (low <= 0 <= high) or not low <= found["estimate"]["att"] <= high:
-            disagree.append((seed, method, inference, found["p_value"], low, high))
+            disagree.append((seed, way, found["p_value"], low, found["estimate"]["att"], high))
+        assert (found["verdict"] == "effect") == (found["p_value"] < 0.1)
     assert not disagree
 
 
@@ -368,14 +430,25 @@ def test_a_day_that_every_unit_lacks_is_named_but_closed_sundays_are_none() -> N
     assert analyze(spec, frame=frame.filter(~pl.col("time").is_in(sundays)))["p_value"] <= 1
 
 
-def test_one_series_is_read_in_the_order_of_its_dates() -> None:
+def test_rows_that_go_back_in_time_are_named() -> None:
     rng = np.random.default_rng(3)
     days = [str(date(2026, 1, 1) + timedelta(n)) for n in range(60)]
     frame = pl.DataFrame({"time": days, "outcome": 50 + rng.normal(0, 1, 60)})
     spec = {"kind": "time_series", "start": "2026-02-20"}
-    assert analyze(spec, frame=frame.reverse())["estimate"] == analyze(spec, frame=frame)["estimate"]
+    with pytest.raises(BadInput, match="row 3: the series goes back from 2026-03-01 to 2026-02-28"):
+        analyze(spec, frame=frame.reverse())
     with pytest.raises(BadInput, match="2026-01-04 stands twice"):
         analyze(spec, frame=pl.concat([frame, frame[3:4]]))
+    weeks = panel().with_columns(pl.format("Week {}", pl.col("time")).alias("time"))  # Week 10 sorts before Week 2
+    with pytest.raises(BadInput, match="u00 goes back from Week 9 to Week 10"):
+        analyze(GEO | {"start": "Week 50"}, frame=weeks)
+
+
+def test_units_may_follow_each_other_or_stand_side_by_side() -> None:
+    assert (
+        analyze(GEO, frame=panel().sort(pl.col("time").cast(pl.Int64), "unit"))["estimate"]
+        == analyze(GEO, frame=panel())["estimate"]
+    )
 
 
 # -- looks while it runs
@@ -437,8 +510,91 @@ def test_a_watched_test_of_people_finds_what_it_hoped_for_and_agrees_with_its_in
     assert found["verdict"] == "effect"
     with pytest.raises(BadInput, match="cannot be looked at"):
         analyze({"kind": "ab", "method": "ols", "monitor": {"effect": 0.2}}, frame=frame)
-    with pytest.raises(BadInput, match="effect is missing"):
+    with pytest.raises(BadInput, match="n is missing"):
         analyze({"kind": "ab", "monitor": {"looks": 2}}, frame=frame)
+    with pytest.raises(BadInput, match="effect is missing"):
+        analyze({"kind": "ab", "monitor": {}}, frame=frame)
+
+
+def test_people_looked_at_by_a_rule_are_called_an_effect_no_more_often_than_said() -> None:
+    rng = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(200):
+        y, t = rng.normal(5, 1, 800), np.arange(800) % 2
+        for n in (200, 400, 600, 800):
+            frame = pl.DataFrame({"outcome": y[:n], "treatment": t[:n]})
+            found = analyze({"kind": "ab", "monitor": {"looks": 4, "n": 800}}, frame=frame)
+            told = found["diagnostics"]["monitoring"]
+            low, high = found["interval"]
+            assert (found["p_value"] < told["looks"][0]["level"]) == (not low <= 0 <= high)
+            if told["decision"].startswith("stop"):
+                alarms += 1
+                break
+    assert told["decision"] in ("the test has ended", "stop: an effect is found")
+    assert 8 <= alarms <= 33  # nominal 20
+    with pytest.raises(BadInput, match="the first look comes after 200"):
+        analyze({"kind": "ab", "monitor": {"looks": 4, "n": 800}}, frame=frame[:150])
+
+
+# -- people in clusters
+
+
+def clusters(seed: int, count: int = 40, size: int = 12, spread: float = 1.0) -> pl.DataFrame:
+    """Visits of people who were assigned once; what a person is worth is common to the person's visits."""
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(count), rng.integers(1, 2 * size, count))
+    before = rng.normal(0, 1, len(person))
+    return pl.DataFrame(
+        {
+            "person": person,
+            "treatment": person % 2,
+            "before": before,
+            "visits": rng.integers(1, 5, len(person)),
+            "outcome": 10 + spread * rng.normal(0, 1, count)[person] + before + rng.normal(0, 1, len(person)),
+        }
+    )
+
+
+@pytest.mark.parametrize("method", ["ttest", "ratio", "cuped", "ols"])
+def test_errors_follow_what_was_assigned(method: str) -> None:
+    more = {"covariates": ["before"]} if method in ("cuped", "ols") else {}
+    more |= {"denominator": "visits"} if method == "ratio" else {}
+    spec = {"kind": "ab", "method": method, **more}
+    plain, right = (
+        sum(analyze(spec | how, frame=clusters(seed))["p_value"] < 0.1 for seed in range(200)) / 200
+        for how in ({}, {"cluster": "person"})
+    )
+    assert right == pytest.approx(0.1, abs=0.065)
+    if method != "ratio":
+        assert plain > 0.3  # rows counted as if each had been assigned alone
+
+
+def test_clusters_of_one_row_change_nothing_and_mixed_ones_are_named() -> None:
+    frame = clusters(1).with_row_index("row")
+    spec = {"kind": "ab", "method": "ttest"}
+    assert analyze(spec | {"cluster": "row"}, frame=frame)["interval"] == pytest.approx(
+        analyze(spec, frame=frame)["interval"]
+    )
+    with pytest.raises(BadInput, match="person 0 has treated and control rows"):
+        analyze(spec | {"cluster": "person"}, frame=frame.with_columns(treatment=pl.col("row") % 2))
+
+
+# -- the optional extra
+
+
+def test_econml_is_asked_for_by_name_and_never_imported_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    x, t = rng.normal(size=200), rng.integers(0, 2, 200)
+    frame = pl.DataFrame({"outcome": x + t + rng.normal(size=200), "treatment": t, "x": x})
+    spec = {"kind": "observational", "method": "doubly_robust", "covariates": ["x"]}
+    code = "import sys, campaigns.domain.experiments.analysis, campaigns.domain.experiments.design; print('econml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    monkeypatch.setitem(sys.modules, "econml.dml", None)  # not installed
+    assert analyze(spec, frame=frame)["estimate"]["att"] == pytest.approx(1, abs=0.4)
+    with pytest.raises(BadInput, match="econML, which is not installed"):
+        analyze(spec | {"learner": "forest"}, frame=frame)
+    with pytest.raises(BadInput, match="learner is 'magic'"):
+        analyze(spec | {"learner": "magic"}, frame=frame)
 
 
 # -- published answers
@@ -495,11 +651,106 @@ def test_geo_experiment_regressions(shared_data: Path) -> None:
     assert gbr["iroas"]["interval"] == pytest.approx([2.694844, 3.772041], abs=1e-5)
 
 
+@pytest.mark.parametrize("inference", ["block", "textbook"])
+def test_one_series_finds_the_published_effect(inference: str, shared_data: Path) -> None:
+    spec = {
+        "kind": "time_series", "data": str(shared_data / "measurement" / "causalimpact_example.csv"), "time": "t", "outcome": "y",
+        "covariates": ["x1"], "start": "71", "alpha": 0.05, "inference": inference,
+    }  # fmt: skip
+    found = analyze(spec)
+    assert found["estimate"]["att"] == pytest.approx(10.5, abs=0.3)  # the vignette prints 11 [9.8, 11]; the truth is 10
+    low, high = found["interval"]
+    assert (9.5 < low < 10 < high < 11.5, found["verdict"]) == (True, "effect")
+    assert found["series"][-1]["cumulative_low"] == pytest.approx(30 * low)
+
+
+def test_weights_matched_on_predictors_follow_the_past_as_closely_as_any() -> None:
+    rng = np.random.default_rng(11)
+    trait = rng.normal(size=(14, 8))
+    trait[0] = 0.6 * trait[1] + 0.4 * trait[2]
+    past = trait[:, :3] @ rng.normal(size=(3, 20)) + 0.05 * rng.normal(size=(14, 20))
+    weight = synthetic.matched(trait[0], trait[1:], synthetic.predictor_importance(trait, past))
+    tried = (synthetic.matched(trait[0], trait[1:], share) for share in rng.dirichlet(np.full(8, 0.5), 400))
+    best = min(float(((past[0] - one @ past[1:]) ** 2).sum()) for one in tried)
+    assert float(((past[0] - weight @ past[1:]) ** 2).sum()) <= best * (1 + 1e-6)
+
+
+def test_a_result_says_how_often_its_method_cries_wolf() -> None:
+    told = analyze(GEO, frame=panel())["diagnostics"]["false_alarms"]
+    assert told["runs"] >= 2000
+    for rate in rates.played():
+        if rate.inference == "block" and rate.runs >= 2000 and rate.panel.startswith("GeoLift"):
+            assert 0.07 <= rate.false_alarms <= 0.13, rate
+            assert 0.87 <= rate.coverage <= 0.93, rate
+
+
 def test_the_command_reads_a_panel_beside_its_specification(tmp_path: Path) -> None:
     panel(effect=0.2).write_csv(tmp_path / "p.csv", separator=";")
     (tmp_path / "s.json").write_text(json.dumps(GEO | {"data": "p.csv"}))
     call_command("analyze_experiment", str(tmp_path / "s.json"), "--out", str(tmp_path / "r.json"))
     assert json.loads((tmp_path / "r.json").read_text())["verdict"] == "effect"
+
+
+DAYS = [str(date(2026, 1, 5) + timedelta(n)) for n in range(60)]
+
+
+def spoilt(what: str) -> pl.DataFrame:
+    frame = panel(effect=0.1).with_columns(
+        pl.Series("time", DAYS * 12), pl.lit(1.0).alias("spend"), pl.lit(7.0).alias("flat"), pl.col("outcome").round(6)
+    )
+    if what == "a day of one unit":
+        return frame.filter((pl.col("unit") != "u05") | (pl.col("time") != DAYS[9]))
+    if what == "a day of all":
+        return frame.filter(pl.col("time") != DAYS[9])
+    if what == "twice":
+        return pl.concat([frame[:5], frame[4:]])
+    if what == "one unit":
+        return frame[:60]
+    if what == "constant":
+        return frame.with_columns(outcome=pl.lit(7.0))
+    if what == "negative":
+        return frame.with_columns(spend=pl.when(pl.int_range(pl.len()) == 3).then(-1.0).otherwise(1.0))
+    if what == "nan":
+        return frame.with_columns(
+            outcome=pl.when(pl.int_range(pl.len()) == 3).then(float("nan")).otherwise(pl.col("outcome"))
+        )
+    if what == "unsorted":
+        return pl.concat([frame[1:2], frame[:1], frame[2:]])
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("what", "change", "words"),
+    [
+        ("a day of one unit", {}, "u05 has no outcome for 2026-01-14"),
+        ("a day of all", {}, "2026-01-14 is missing for every unit"),
+        ("twice", {}, "row 7: u00 has 2026-01-09 twice"),
+        ("one unit", {"treated_units": ["u00"]}, "every unit is treated|is the only unit"),
+        ("all treated", {"treated_units": [f"u{u:02}" for u in range(12)]}, "every unit is treated; nothing is left to compare with"),
+        ("late", {"start": "2027-01-01"}, "start: '2027-01-01' lies outside the data"),
+        ("constant", {}, "outcome is 7 in every row|outcome never changes"),
+        ("negative", {"cost": "spend"}, "row 5: spend is '-1.0'"),
+        ("nan", {}, "row 5: outcome is 'NaN'; a finite number"),
+        ("unsorted", {}, "row 3: u00 goes back from 2026-01-06 to 2026-01-05"),
+        ("unknown", {"outcome": "sales"}, "column 'sales' is missing; the data have unit, time, outcome"),
+    ],
+)  # fmt: skip
+def test_bad_data_end_with_code_2_and_one_line_that_names_them(
+    what: str, change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    spoilt(what).write_csv(tmp_path / "p.csv")
+    asked = {"analyze_experiment": GEO | {"start": DAYS[50], "data": "p.csv"} | change}
+    if not set(change) & {"cost", "start"} and what != "all treated":
+        named = {key: value for key, value in change.items() if key != "treated_units"}
+        asked["design_experiment"] = {"kind": "geo", "duration": 6, "windows": 5, "data": "p.csv"} | named
+    for command, spec in asked.items():
+        (tmp_path / "s.json").write_text(json.dumps(spec))
+        told = io.StringIO()
+        with pytest.raises(SystemExit) as end:
+            call_command(command, str(tmp_path / "s.json"), stderr=told)
+        assert end.value.code == 2
+        assert re.search(words, told.getvalue()), told.getvalue()
+        assert len(told.getvalue().splitlines()) == 1
 
 
 # -- what the test by other sets of units promises

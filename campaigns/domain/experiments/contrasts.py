@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from campaigns.domain.experiments import synthetic
 from rmn.lib.arrays import Array, BoolArray
 
 GRID = 20  # ridge penalties tried, from the size of the data down to 1e-8 of it
+LARGEST = 4_000_000  # numbers of many systems held at once
 KEPT = 40_000  # weights remembered
 
 
@@ -47,12 +49,12 @@ class Contrast:
     Args:
         name: the method with its parameters; weights are remembered under it, where it is not empty.
         weights: (past_UT, treated, periods of the test) to a weight for each unit, the treated's positive.
-        days: (y_UT, fit_T, test) to a weight for each period of the past, whose mean is the level; None is no level.
+        days: (y_UT, sets, fit_T, test) to a weight for each period of the past, by set or for all, whose mean is the level; None is no level.
     """
 
     name: str
     weights: Callable[[Array, Sequence[int], int], Array]
-    days: Callable[[Array, BoolArray, slice], Array] | None
+    days: Callable[[Array, Sequence[Sequence[int]], BoolArray, slice], Array] | None
 
     def weight_SU(self, y_UT: Array, sets: Sequence[Sequence[int]], fit_T: BoolArray, test: slice) -> Array:
         past_UT, length = np.ascontiguousarray(y_UT[:, fit_T]), test.stop - test.start
@@ -74,7 +76,7 @@ class Contrast:
         weight_SU = self.weight_SU(y_UT, sets, fit_T, test)
         gap_ST = weight_SU @ y_UT
         if self.days is not None:
-            gap_ST = gap_ST - (gap_ST[:, fit_T] @ self.days(y_UT, fit_T, test))[:, None]
+            gap_ST = gap_ST - (gap_ST[:, fit_T] * self.days(y_UT, sets, fit_T, test)).sum(axis=1, keepdims=True)
         return gap_ST, weight_SU
 
 
@@ -85,9 +87,9 @@ def split(units: int, treated: Sequence[int]) -> tuple[Array, list[int]]:
     return weight_U, np.flatnonzero(weight_U == 0).tolist()
 
 
-def alike(y_UT: Array, fit_T: BoolArray, test: slice) -> Array:
+def alike(y_UT: Array, sets: Sequence[Sequence[int]], fit_T: BoolArray, test: slice) -> Array:
     """Every period of the past counts the same."""
-    del y_UT, test
+    del y_UT, sets, test
     return np.full(int(fit_T.sum()), 1 / int(fit_T.sum()))
 
 
@@ -236,11 +238,11 @@ def penalty_of(past_UT: Array, treated: Sequence[int], *, fixed: bool) -> float:
     return float(_memory.weights(("penalty", digest, seen_UT.shape, tuple(treated)), find)[0])
 
 
-def synthetic_differences(controls: Sequence[int]) -> Contrast:
+def synthetic_differences() -> Contrast:
     """Weights over units and over periods, then a difference in differences (synthetic DiD, Arkhangelsky 2021).
 
-    Args:
-        controls: the untreated, whose outcomes during the test tell which periods of the past are like it.
+    Periods of the past count by how well they foretell the test among the units outside the set, each set
+    its own: were they those of the treated's controls for all, the others would be followed too closely.
     """
 
     def weights(past_UT: Array, treated: Sequence[int], length: int) -> Array:
@@ -250,13 +252,46 @@ def synthetic_differences(controls: Sequence[int]) -> Contrast:
         weight_U[others] = -_ridge_simplex(o_CT, weight_U @ past_UT, zeta**2 * o_CT.shape[1])
         return weight_U
 
-    def days(y_UT: Array, fit_T: BoolArray, test: slice) -> Array:
-        o_CT = y_UT[list(controls)]
-        past_CT = o_CT[:, fit_T]
-        penalty = (1e-6 * _noise(past_CT)) ** 2 * len(past_CT)
-        return _ridge_simplex(past_CT.T, o_CT[:, test].mean(axis=1), penalty)
+    return Contrast("synthetic differences", weights, _like_the_test)
 
-    return Contrast("synthetic differences", weights, days)
+
+def _like_the_test(y_UT: Array, sets: Sequence[Sequence[int]], fit_T: BoolArray, test: slice) -> Array:
+    """For each set, weights of the past's periods that bring the others' past nearest to their test, but for a constant."""
+    digest = blake2b(np.ascontiguousarray(y_UT).tobytes(), digest_size=16).digest()
+    keys = [("days", digest, int(fit_T.sum()), test.start, test.stop, tuple(one)) for one in sets]
+    new = [row for row, key in enumerate(keys) if key not in _memory.known]
+    found = dict(zip(new, _days([sets[row] for row in new], y_UT[:, fit_T], y_UT[:, test].mean(axis=1)), strict=True))
+    return np.array([_memory.weights(key, lambda row=row: found[row]) for row, key in enumerate(keys)])  # type: ignore[misc]
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def _days(sets: Sequence[Sequence[int]], past_UT: Array, after_U: Array) -> list[Array]:
+    """The same, found: the first by plain least squares, whose periods are the guess for all others at once."""
+    if not sets:
+        return []
+    out_SU = np.ones((len(sets), len(past_UT)))
+    for row, one in enumerate(sets):
+        out_SU[row, list(one)] = 0.0
+    penalty_S = np.array([(1e-6 * _noise(past_UT[row > 0])) ** 2 * row.sum() for row in out_SU])
+
+    def alone(row: int) -> Array:
+        kept = out_SU[row] > 0
+        return _ridge_simplex(past_UT[kept].T, after_U[kept], float(penalty_S[row]))
+
+    periods, first = past_UT.shape[1], alone(0)
+    found = [first]
+    step = max(1, LARGEST // periods**2)
+    for begin in range(1, len(sets), step):
+        out = out_SU[begin : begin + step]
+        many = out.sum(axis=1)[:, None]
+        mean_T, mean = out @ past_UT / many, out @ after_U[:, None] / many
+        aim_T = (out * after_U) @ past_UT - many * mean * mean_T
+        gram_TT = (out[:, None, :] * past_UT.T) @ past_UT - (many * mean_T)[:, :, None] * mean_T[:, None, :]
+        size = max(float(np.abs(gram_TT).max()), 1e-300)
+        gram_TT = gram_TT / size + (penalty_S[begin : begin + step, None, None] / size + 1e-12) * np.eye(periods)
+        start = np.tile(first > 1e-9, (len(out), 1))
+        found += list(synthetic.exchange(gram_TT, aim_T / size, np.ones_like(start), start)[0])
+    return [alone(row) if np.isnan(one).any() else one for row, one in enumerate(found)]
 
 
 def _noise(o_CT: Array) -> float:

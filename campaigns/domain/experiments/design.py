@@ -19,6 +19,7 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from campaigns.domain.experiments import contrasts, placebo, synthetic
+from campaigns.domain.experiments import looks as watching
 from campaigns.domain.experiments import panel as panels
 from campaigns.domain.experiments.panel import Panel
 from rmn.lib.arrays import Array, BoolArray, IntArray
@@ -30,6 +31,7 @@ SHOWN = 20
 SCREENED = 100_000  # candidate sets that are ranked at most
 ASSIGNMENTS = ("chosen", "matched_pairs", "stratified")
 WINDOWS = 40  # past stretches played at most
+CHUNK = 64  # sets ranked at once, so that the work stays in the processor's cache
 PLACEBOS = 120  # sets of each size that play beside the candidates
 LEAST_PRE = 8  # periods before a stretch, to fit on
 ENOUGH = 0.8
@@ -79,6 +81,11 @@ def number(spec: Mapping[str, Any], name: str, default: float | None, low: float
     return float(value)
 
 
+def alpha_of(spec: Mapping[str, Any], default: float = 0.1) -> float:
+    """The level of a test; that of an early look may be far below the usual."""
+    return number(spec, "alpha", default, 1e-9, 0.5)
+
+
 def seed_of(spec: Mapping[str, Any]) -> int:
     return int(number(spec, "seed", 1, 0, 2**32 - 1))
 
@@ -90,8 +97,8 @@ def sample_size(spec: Mapping[str, Any]) -> dict[str, Any]:
     """People (or clusters of them) per group, or the effect that given numbers would find.
 
     With ``cluster_size`` and ``icc`` the numbers grow by the design effect 1 + (m - 1) icc; with
-    ``pre_correlation`` (CUPED) the variance shrinks by 1 - rho^2. ``looks`` spends alpha over interim
-    looks after O'Brien and Fleming and raises the numbers accordingly.
+    ``pre_correlation`` (CUPED) the variance shrinks by 1 - rho^2. ``looks`` evenly spaced ones stop at
+    O'Brien and Fleming's bounds (``look_levels``) and raise the numbers accordingly.
     """
     from statsmodels.stats.power import NormalIndPower, TTestIndPower
     from statsmodels.stats.proportion import proportion_effectsize
@@ -99,7 +106,7 @@ def sample_size(spec: Mapping[str, Any]) -> dict[str, Any]:
     metric = spec.get("metric", "proportion")
     if metric not in ("proportion", "mean", "ratio"):
         raise BadInput(f"metric is {metric!r}: proportion, mean or ratio")
-    alpha = number(spec, "alpha", 0.05, 1e-6, 0.5)
+    alpha = alpha_of(spec, 0.05)
     power = number(spec, "power", 0.8, 0.05, 0.9999)
     ratio = number(spec, "ratio", 1.0, 1e-3, 1e3)
     tails = spec.get("tails", 2)
@@ -115,7 +122,7 @@ def sample_size(spec: Mapping[str, Any]) -> dict[str, Any]:
     cluster, icc = number(spec, "cluster_size", 1.0, 1.0, 1e9), number(spec, "icc", 0.0, 0.0, 1.0)
     inflation = (1 - rho**2) * (1 + (cluster - 1) * icc)
     looks = int(number(spec, "looks", 1, 1, 20))
-    inflation *= _sequential(looks)
+    inflation *= watching.inflation(alpha, power, looks, int(tails))
     engine = NormalIndPower() if metric == "proportion" else TTestIndPower()
     alternative = "two-sided" if tails == 2 else "larger"
 
@@ -178,6 +185,7 @@ def sample_size(spec: Mapping[str, Any]) -> dict[str, Any]:
         "alpha": alpha,
         "tails": tails,
         "looks": looks,
+        "look_levels": watching.levels(alpha, looks, int(tails)),
         "variance_factor": inflation,
         "power_curve": curve,
         "assumptions": _assumptions(metric, rho, cluster, icc, looks),
@@ -189,12 +197,6 @@ def _effect_of(size: float, baseline: float, std: float, metric: str) -> float:
         return size * std
     angle = 2 * math.asin(math.sqrt(baseline)) + size
     return math.sin(min(angle, math.pi) / 2) ** 2 - baseline
-
-
-def _sequential(looks: int) -> float:
-    """How much larger a test must be for so many looks at alpha .05 and power .8 (Jennison and Turnbull 2000, table 2.4)."""
-    known = {1: 1.0, 2: 1.008, 3: 1.017, 4: 1.024, 5: 1.028, 6: 1.032, 7: 1.035, 8: 1.037, 9: 1.038, 10: 1.040}
-    return known.get(looks, 1.05)
 
 
 def _assumptions(metric: str, rho: float, cluster: float, icc: float, looks: int) -> list[str]:
@@ -225,7 +227,7 @@ def geo(
         given, spec.get("unit", "unit"), spec.get("time", "time"), spec.get("outcome", "outcome"), where
     )
     duration = int(number(spec, "duration", None, 1, 10_000))
-    alpha = number(spec, "alpha", 0.1, 1e-4, 0.5)
+    alpha = alpha_of(spec)
     effects = effects_of(spec)
     units, periods = data.y_UT.shape
     if units < 2:
@@ -424,13 +426,10 @@ class _Past:
             among = placebo.Placebos(gap_BT, size_BT[:, :start].mean(axis=1), np.ones(len(every)), test)
             sold_U = self.y_UT[:, test].mean(axis=1)
             bias[:, row] = among.effect_S[:count] / np.maximum(size_BT[:count, test].mean(axis=1), 1e-12)
-            own = np.arange(count)
             seen_B = among.effect_S / among.error_S
             lift_PB = (on_BU[:count] * sold_U) @ weight_BU.T / among.error_S
-            for at, effect in enumerate(grid if in_space else []):
-                ratio_PB = np.abs(seen_B + effect * lift_PB) if effect else np.abs(seen_B)[None, :]
-                least_P = ratio_PB[own if effect else 0, own] * (1 - 1e-9)
-                hits[:, at] += np.count_nonzero(ratio_PB >= least_P[:, None], axis=1) / len(every) < alpha
+            if in_space:
+                hits += _rejected(seen_B, lift_PB, grid, alpha)
             for place in range(0 if in_space else count):
                 mine_U = list(every[place])
                 rest = [u for u in range(len(self.y_UT)) if u not in mine_U]
@@ -439,46 +438,64 @@ class _Past:
                     mine[start:] *= 1 + effect
                     gap_T, _ = synthetic.residuals(mine, self.y_UT[rest, :end], np.ones(end, bool))
                     hits[place, at] += synthetic.block_p(gap_T, test) < alpha
-        whole_BT = weights[-1][:count] @ self.y_UT
+        named = [f"{effect:g}" for effect in grid]
+        sold_P = (on_BU[:count] @ self.y_UT[:, -self.duration :]).sum(axis=1)
+        total, everyone = (on_BU[:count] @ self.y_UT).sum(axis=1), float(self.data.y_UT.sum())
+        fits = self._fits(on_BU[:count], weights[-1][:count] @ self.y_UT)
+        power_PE, spread_P, bias_P = hits / len(self.starts), bias.std(axis=1), bias.mean(axis=1)
         found = []
         for place in range(count):
-            power = {effect: float(hits[place, at]) / len(self.starts) for at, effect in enumerate(grid)}
-            mde = _smallest(power)
-            sold = float(self.y_UT[list(every[place]), -self.duration :].sum())
+            power = dict(zip(grid, power_PE[place].tolist(), strict=True))
+            mde, sold = _smallest(power), float(sold_P[place])
             found.append(
                 {
                     "units": [self.data.units[self.pool[u]] for u in every[place]],
                     "mde": mde,
-                    "power_at": {f"{effect:g}": power[effect] for effect in grid},
+                    "power_at": dict(zip(named, power.values(), strict=True)),
                     "false_positive_rate": power[0.0],
                     "windows": len(self.starts),
                     "inference": "placebo" if in_space else "block",
-                    "bias": float(bias[place].mean()),
-                    "error_std": float(bias[place].std()),
-                    "share": float(self.y_UT[list(every[place])].sum() / self.data.y_UT.sum())
-                    if self.data.y_UT.sum()
-                    else None,
+                    "bias": float(bias_P[place]),
+                    "error_std": float(spread_P[place]),
+                    "share": float(total[place]) / everyone if everyone else None,
                     "baseline": sold,
                     "investment": cost * mde * sold if cost is not None and mde is not None else None,
                     "investment_at": {f"{e:g}": cost * e * sold for e in grid if e > 0} if cost is not None else None,
-                    "fit": self._fit(every[place], whole_BT[place] - whole_BT[place].mean()),
+                    "fit": {name: float(value_P[place]) for name, value_P in fits.items()},
                 }
             )
         return found
 
-    def _fit(self, treated: Sequence[int], residual: Array) -> dict[str, float]:
-        """How closely the others follow the set over the whole past."""
-        mine = self.y_UT[list(treated)].mean(axis=0)
-        others = self.everyone - mine * len(treated)
-        plain = (mine - mine.mean()) - (others - others.mean()) / max(len(self.pool) - len(treated), 1)
-        l2, naive = float(np.sqrt((residual**2).sum())), float(np.sqrt((plain**2).sum()))
-        spread = float(((mine - mine.mean()) ** 2).sum())
+    def _fits(self, on_PU: Array, gap_PT: Array) -> dict[str, Array]:
+        """How closely the others follow each set over the whole past."""
+        many = on_PU.sum(axis=1, keepdims=True)
+        mine_PT = on_PU @ self.y_UT / many
+        rest_PT = (self.everyone - mine_PT * many) / np.maximum(len(self.pool) - many, 1)
+
+        def length(series_PT: Array) -> Array:
+            return np.sqrt(((series_PT - series_PT.mean(axis=1, keepdims=True)) ** 2).sum(axis=1))
+
+        l2, naive, own = length(gap_PT), length(mine_PT - rest_PT), length(mine_PT)
+        left_PT = np.abs(gap_PT - gap_PT.mean(axis=1, keepdims=True)) / np.maximum(np.abs(mine_PT), 1e-12)
         return {
             "l2": l2,
-            "scaled_l2": l2 / naive if naive else 0.0,
-            "r2": 1 - float((residual**2).sum()) / spread if spread else 0.0,
-            "mape": float(np.mean(np.abs(residual) / np.maximum(np.abs(mine), 1e-12))),
+            "scaled_l2": np.divide(l2, naive, out=np.zeros_like(l2), where=naive > 0),
+            "r2": 1 - np.divide(l2**2, own**2, out=np.ones_like(l2), where=own > 0),
+            "mape": left_PT.mean(axis=1),
         }
+
+
+def _rejected(seen_B: Array, lift_PB: Array, grid: Sequence[float], alpha: float) -> Array:
+    """Set by effect: whether its ratio ranks among the first ``alpha`` of all once the effect is there."""
+    count, every = lift_PB.shape
+    found = np.empty((count, len(grid)))
+    for at, effect in enumerate(grid):
+        for first in range(0, count, CHUNK):
+            some_PB = np.abs(seen_B + effect * lift_PB[first : first + CHUNK])
+            row = np.arange(len(some_PB))
+            least_P = some_PB[row, first + row] * (1 - 1e-9)
+            found[first : first + CHUNK, at] = np.count_nonzero(some_PB >= least_P[:, None], axis=1) / every < alpha
+    return found
 
 
 def _norms(series_UT: Array, rows: IntArray) -> Array:
@@ -608,7 +625,7 @@ def switchback(spec: Mapping[str, Any], folder: Path | None, frame: pl.DataFrame
         given, spec.get("unit", "unit"), spec.get("time", "time"), spec.get("outcome", "outcome"), where
     )
     length = int(number(spec, "duration", None, 1, 10_000))
-    alpha, power = number(spec, "alpha", 0.1, 1e-4, 0.5), number(spec, "power", 0.8, 0.05, 0.9999)
+    alpha, power = alpha_of(spec), number(spec, "power", 0.8, 0.05, 0.9999)
     units, periods = data.y_UT.shape
     blocks = periods // length
     if blocks < 4:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats as st
 
-from campaigns.domain.experiments.design import number
+from campaigns.domain.experiments.design import alpha_of
 from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
 
@@ -43,7 +43,7 @@ def tails_of(spec: Mapping[str, Any]) -> int:
 
 def t_test(estimate: float, error: float, freedom: float, spec: Mapping[str, Any]) -> tuple[tuple[float, float], float]:
     """Interval and p-value of a t-distributed estimate; one tail looks for a gain."""
-    alpha = number(spec, "alpha", 0.1, 1e-4, 0.5)
+    alpha = alpha_of(spec)
     law = st.t(freedom) if math.isfinite(freedom) else st.norm()
     if error <= 0:
         return (estimate, estimate), 0.0 if estimate else 1.0

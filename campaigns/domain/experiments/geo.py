@@ -13,7 +13,7 @@ import polars as pl
 from campaigns.domain.experiments import contrasts, placebo, synthetic
 from campaigns.domain.experiments import panel as panels
 from campaigns.domain.experiments.contrasts import Contrast
-from campaigns.domain.experiments.design import number, seed_of
+from campaigns.domain.experiments.design import alpha_of, number, seed_of
 from campaigns.domain.experiments.found import Found, fieller, plain, t_test, tails_of, varies
 from campaigns.domain.experiments.panel import Panel
 from campaigns.domain.experiments.placebo import Placebos
@@ -172,7 +172,7 @@ def read(
         published: the interval and p-value of the method's authors, for ``iid`` and ``textbook``.
         without: the contrast where only these units are left, by default the same; None where there is none.
     """
-    alpha, inference = number(spec, "alpha", 0.1, 1e-4, 0.5), spec.get("inference", "block")
+    alpha, inference = alpha_of(spec), spec.get("inference", "block")
     tails, seed, test, before = tails_of(spec), seed_of(spec), cut.test, cut.test.start
     asked = inference == "block" or (inference == "textbook" and published is None)
     among, weight_U = played(cut, contrast, seed, placebo.wanted(alpha) if asked else 0)
@@ -181,7 +181,9 @@ def read(
     own_U = np.maximum(weight_U, 0)[cut.treated]
     mine = (own_U / own_U.sum()) @ cut.y_UT[cut.treated] if own_U.sum() > 0 else cut.mine
     warnings: list[str] = []
-    in_space = asked and 1 / (count + 1) < alpha
+    in_space = asked and (
+        1 / (count + 1) < alpha or count >= placebo.MOST
+    )  # the first looks of many need not find anything
 
     def p_of(effect: float, *, of_sum: bool = False) -> float:
         changed_UT = cut.y_UT.copy()
@@ -459,23 +461,19 @@ def synthetic_did(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> F
     """Weights over units and periods (published errors: placebo units among the controls, normal)."""
     cut = cut_of(spec, frame, where)
     told: dict[str, Any] = {}
-    contrast = contrasts.synthetic_differences(cut.control)
+    contrast = contrasts.synthetic_differences()
 
     def published() -> tuple[tuple[float, float], float]:
         n = len(cut.control)
         size = min(len(cut.treated), max(n // 2, 1))
         effects = []
         for one in placebo.sets(n, range(size), seed_of(spec)) if n > 1 else []:
-            alone = contrasts.synthetic_differences([u for u in range(n) if u not in one])
-            effects.append(alone.gaps(cut.others, [one], cut.pre, cut.test)[0][0, cut.test].mean())
+            effects.append(contrast.gaps(cut.others, [one], cut.pre, cut.test)[0][0, cut.test].mean())
         error = float(np.std(effects, ddof=1)) if len(effects) > 10 else math.inf
         told["std_error"] = error
         return t_test(float(cut.gap(contrast)[0][cut.test].mean()), error, math.inf, spec)
 
-    def without(kept: list[int]) -> Contrast:
-        return contrasts.synthetic_differences([kept.index(u) for u in cut.control if u in kept])
-
-    return read(spec, cut, contrast, told, published, without)
+    return read(spec, cut, contrast, told, published)
 
 
 def differences(spec: Mapping[str, Any], frame: pl.DataFrame, where: str) -> Found:

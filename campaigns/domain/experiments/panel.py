@@ -179,7 +179,7 @@ def panel(
     """The table as a balanced panel; a missing cell is ``fill`` where that is given.
 
     Raises:
-        BadInput: a column or cell is missing, a unit has a period twice, or lacks one.
+        BadInput: a column or cell is missing, a unit has a period twice or lacks one, or goes back in time.
     """
     unit, time, outcome = (column(frame, name, where) for name in (unit, time, outcome))
     values = numbers(frame, outcome, where)
@@ -202,6 +202,7 @@ def panel(
             if cell in seen:
                 raise BadInput(f"{where} row {row + 2}: {names[row]} has {texts[row]} twice")
             seen.add(cell)
+    in_order(names, texts, where)
     if fill is not None:
         y_UT = np.where(np.isnan(y_UT), fill, y_UT)
     whole(times, where)
@@ -212,6 +213,24 @@ def panel(
             f"{where}: {units[at[0]]} has no {outcome} for {times[at[1]]} ({len(gaps)} gaps in all); fill them, or leave the unit out"
         )
     return Panel(tuple(units), tuple(times), y_UT)
+
+
+def in_order(units: Sequence[str], times: Sequence[str], where: str) -> None:
+    """Refuse rows of one unit that go back in time: dates that are read in another way than meant look like this.
+
+    Raises:
+        BadInput: the first such row.
+    """
+    distinct = list(dict.fromkeys(times))
+    keys = dict(zip(distinct, sorted_keys(distinct), strict=True))
+    last: dict[str, str] = {}
+    for row, (unit, time) in enumerate(zip(units, times, strict=True)):
+        before = last.get(unit, time)
+        if keys[time] < keys[before]:
+            raise BadInput(
+                f"{where} row {row + 2}: {unit} goes back from {before} to {time}; sort the rows by date, and write dates like 2026-07-01"
+            )
+        last[unit] = time
 
 
 def whole(times: Sequence[str], where: str) -> None:

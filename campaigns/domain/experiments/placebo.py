@@ -24,6 +24,7 @@ import numpy as np
 
 from rmn.lib.arrays import Array, BoolArray
 
+MOST = 5_000  # sets of a test at a small level
 SETS = 200  # (1 + 19) / 201 and (1 + 9) / 201 lie just under .1 and .05
 
 
@@ -64,14 +65,60 @@ def _drawn(parts: tuple[tuple[tuple[int, ...], int], ...], seed: int, most: int)
 
 
 def wanted(alpha: float) -> int:
-    """Sets for a test at this level: more than usual where it is small, so that something can be rejected."""
-    return max(SETS, math.ceil(3 / alpha))
+    """Sets for a test at this level: more than usual where it is small, so that something can be rejected, within limits."""
+    return min(max(SETS, math.ceil(3 / alpha)), MOST)
 
 
 def misfit(gap_ST: Array) -> Array:
     """Root mean square of gaps, never quite zero."""
     floor_S = 1e-9 * np.maximum(np.abs(gap_ST).max(axis=-1, initial=0.0), 1e-300)
     return np.asarray(np.maximum(np.sqrt((gap_ST**2).mean(axis=-1)), floor_S))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A statistic where something was done, which comes first, and where nothing was.
+
+    Args:
+        effect_S: the statistics.
+        touch_S: what one unit of effect adds to each; 1 for the true one.
+        error_S: what each is measured against.
+    """
+
+    effect_S: Array
+    touch_S: Array
+    error_S: Array
+
+    def p_at(self, effects_E: Array, *, tails: int = 2) -> Array:
+        """p-value of each effect: the share of sets, the true one counted, with a ratio at least as large."""
+        left_ES = (self.effect_S - effects_E[:, None] * self.touch_S) / self.error_S
+        size_ES = np.abs(left_ES) if tails == 2 else left_ES
+        seen_E = size_ES[:, :1]
+        return np.asarray((size_ES >= seen_E - 1e-9 * (np.abs(seen_E) + np.abs(size_ES).mean())).mean(axis=1))
+
+    def bounds(self, alpha: float, *, tails: int = 2) -> tuple[tuple[float, float], float]:
+        """Interval and p-value of no effect.
+
+        The interval is all between the least and the greatest effect that is not rejected; the p-value of
+        no effect is the largest of those at least as far from the estimate, so that the two agree.
+        """
+        own, seen = float(self.effect_S[0]), self.effect_S[1:]
+        touch, times = self.touch_S[1:], self.error_S[1:] / self.error_S[0]
+        edges = []
+        for sign in (1.0, -1.0) if tails == 2 else (1.0,):
+            slope = times - sign * touch
+            kept = np.abs(slope) > 1e-12
+            edges.append((times * own - sign * seen)[kept] / slope[kept])
+        found = np.concatenate(edges)
+        found = found[np.isfinite(found)]
+        far = 1e6 * (1 + np.abs(found).max(initial=abs(own)))
+        asked_E = np.unique(np.concatenate([found, [own, 0.0, -far, far]]))
+        p_E = self.p_at(asked_E, tails=tails)
+        inside = asked_E[p_E >= alpha]
+        low, high = float(inside.min()), float(inside.max())
+        beyond = asked_E <= 0 if own >= 0 or tails == 1 else asked_E >= 0
+        p = float(p_E[beyond].max()) if own or tails == 1 else 1.0
+        return (-math.inf if low <= -far else low, math.inf if high >= far or tails == 1 else high), p
 
 
 @dataclass(frozen=True)
@@ -108,36 +155,8 @@ class Placebos:
         short.__dict__["error_S"] = self.error_S
         return short
 
-    def p_at(self, effects_E: Array, *, tails: int = 2) -> Array:
-        """p-value of each effect: the share of sets, the true one counted, with a ratio at least as large."""
-        left_ES = (self.effect_S - effects_E[:, None] * self.touch_S) / self.error_S
-        size_ES = np.abs(left_ES) if tails == 2 else left_ES
-        seen_E = size_ES[:, :1]
-        return np.asarray((size_ES >= seen_E - 1e-9 * (np.abs(seen_E) + np.abs(size_ES).mean())).mean(axis=1))
-
     def bounds(self, alpha: float, *, tails: int = 2) -> tuple[tuple[float, float], float]:
-        """Interval and p-value of no effect.
-
-        The interval is all between the least and the greatest effect that is not rejected; the p-value of
-        no effect is the largest of those at least as far from the estimate, so that the two agree.
-        """
-        own, seen = float(self.effect_S[0]), self.effect_S[1:]
-        touch, times = self.touch_S[1:], self.error_S[1:] / self.error_S[0]
-        edges = []
-        for sign in (1.0, -1.0) if tails == 2 else (1.0,):
-            slope = times - sign * touch
-            kept = np.abs(slope) > 1e-12
-            edges.append((times * own - sign * seen)[kept] / slope[kept])
-        found = np.concatenate(edges)
-        found = found[np.isfinite(found)]
-        far = 1e6 * (1 + np.abs(found).max(initial=abs(own)))
-        asked_E = np.unique(np.concatenate([found, [own, 0.0, -far, far]]))
-        p_E = self.p_at(asked_E, tails=tails)
-        inside = asked_E[p_E >= alpha]
-        low, high = float(inside.min()), float(inside.max())
-        beyond = asked_E <= 0 if own >= 0 or tails == 1 else asked_E >= 0
-        p = float(p_E[beyond].max()) if own or tails == 1 else 1.0
-        return (-math.inf if low <= -far else low, math.inf if high >= far or tails == 1 else high), p
+        return Ranked(self.effect_S, self.touch_S, self.error_S).bounds(alpha, tails=tails)
 
     def band(self, period: int, alpha: float) -> float:
         """How far from nothing a gap of one period may lie before sets to which nothing was done reject it."""

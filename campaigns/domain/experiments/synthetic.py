@@ -14,9 +14,11 @@ from functools import lru_cache
 import numpy as np
 from scipy.optimize import minimize, nnls
 
+from campaigns.domain.experiments.placebo import Ranked
 from rmn.lib.arrays import Array, BoolArray, IntArray
 
 HEAVY = 1e4  # weight of the row that makes the weights sum to one, times the data's size
+SHARES = 1000  # of predictors' importance that are tried before the search
 ROUNDS = 20  # exchanges of many problems at once; the few that take longer are quicker alone
 
 
@@ -51,13 +53,28 @@ def simplex_weights_many(
     Returns:
         weights, and which of them are above zero; a row of nan where the exchange did not settle.
     """
-    count, units = target_BU.shape
     size = max(float(np.diag(gram_UU).max()), 1e-300)
-    g_UU = gram_UU / size + 1e-10 * np.eye(units)
+    g_UU = gram_UU / size + 1e-10 * np.eye(len(gram_UU))
     aim_BU, free_BU = target_BU @ gram_UU / size, target_BU == 0
     if start_BU is None:
         near = np.where(free_BU, np.diag(g_UU) - 2 * aim_BU, np.inf).argmin(axis=1)
-        start_BU = np.arange(units) == near[:, None]
+        start_BU = np.arange(len(gram_UU)) == near[:, None]
+    return exchange(g_UU, aim_BU, free_BU, start_BU)
+
+
+def exchange(g_BUU: Array, aim_BU: Array, free_BU: BoolArray, start_BU: BoolArray) -> tuple[Array, BoolArray]:
+    """Least x'Gx / 2 - x'aim over the simplex, for many problems at once, by block principal pivoting.
+
+    Args:
+        g_BUU: G of each problem, or one G for all (U by U); of a size near 1.
+        aim_BU: the linear part.
+        free_BU: which weights may be above zero.
+        start_BU: which are guessed to be.
+
+    Returns:
+        weights, and which of them are above zero; a row of nan where the exchange did not settle.
+    """
+    count, units = aim_BU.shape
     on_BU, todo = start_BU & free_BU, np.arange(count)
     weight_BU = np.full((count, units), np.nan)
     fewest, patience = np.full(count, units + 1), np.full(count, 3)
@@ -69,7 +86,7 @@ def simplex_weights_many(
         real = np.arange(k) < many[:, None]
         system = np.zeros((len(todo), k + 1, k + 1))
         both = real[:, :, None] & real[:, None, :]
-        system[:, :k, :k] = np.where(both, g_UU[order[:, :, None], order[:, None, :]], 0)
+        system[:, :k, :k] = np.where(both, _parts(g_BUU, todo, order), 0)
         system[:, np.arange(k), np.arange(k)] += ~real
         system[:, :k, k], system[:, k, :k] = -1.0 * real, 1.0 * real
         right = np.ones((len(todo), k + 1))
@@ -77,7 +94,8 @@ def simplex_weights_many(
         solved = np.linalg.solve(system, right[..., None])[..., 0]
         found = np.zeros((len(todo), units))
         np.put_along_axis(found, order, np.where(real, solved[:, :k], 0), axis=1)
-        slope = found @ g_UU - aim_BU[todo] - solved[:, k:]
+        pull = found @ g_BUU if g_BUU.ndim == 2 else (g_BUU[todo] @ found[..., None])[..., 0]
+        slope = pull - aim_BU[todo] - solved[:, k:]
         wrong = (on & (found < -1e-12)) | (~on & free_BU[todo] & (slope < -1e-10))
         left = wrong.sum(axis=1)
         done = left == 0
@@ -94,6 +112,13 @@ def simplex_weights_many(
         if not len(todo):
             break
     return weight_BU, on_BU
+
+
+def _parts(g_BUU: Array, rows: IntArray, order: IntArray) -> Array:
+    """Of each problem's G, the rows and columns in ``order``."""
+    if g_BUU.ndim == 2:
+        return np.asarray(g_BUU[order[:, :, None], order[:, None, :]])
+    return np.asarray(g_BUU[rows[:, None, None], order[:, :, None], order[:, None, :]])
 
 
 def centred(y_UT: Array, pre_T: Array | BoolArray) -> Array:
@@ -134,9 +159,11 @@ def predictor_importance(x_UK: Array, y_UT: Array) -> Array:
 
     if count == 1:
         return np.ones(1)
-    # each predictor's pull in a regression of the past on all of them, and the even split, as starts
+    # the miss has many local minima: begin from the best of many shares, of a regression's and of the even split
     pull, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x_UK)), x_UK]), y_UT, rcond=None)
-    starts = [np.zeros(count), np.log(np.maximum((pull[1:] ** 2).sum(axis=1), 1e-12))]
+    drawn = np.random.default_rng(0).dirichlet(np.full(count, 0.3), SHARES)
+    tried = [np.ones(count), (pull[1:] ** 2).sum(axis=1), *drawn]
+    starts = sorted((np.log(np.maximum(one, 1e-12)) for one in tried), key=miss)[:3]
     found = [
         minimize(miss, start, method="Nelder-Mead", options={"maxfev": 200 * count, "xatol": 1e-3, "fatol": 1e-10})
         for start in starts
@@ -157,6 +184,28 @@ def block_p(residual_T: Array, test: slice) -> float:
     sums = np.abs(np.convolve(doubled, np.ones(length), "valid"))
     seen = abs(residual_T[test].sum())
     return float((sums >= seen * (1 - 1e-12)).mean())
+
+
+def shifted(
+    weight_T: Array, y_T: Array, rows_TK: Array, first: int, *, seed: int | None = None, draws: int = 2000
+) -> Ranked:
+    """A contrast of periods among those of the same residuals shifted in time, round the end; or shuffled, with a seed.
+
+    Args:
+        weight_T: the contrast.
+        y_T: the outcome, with the effect from ``first`` on.
+        rows_TK: what is taken out of outcome and effect before they are shifted.
+    """
+    both = np.column_stack([y_T, np.arange(len(y_T)) >= first]).astype(float)
+    rest = both - rows_TK @ np.linalg.lstsq(rows_TK, both, rcond=None)[0]
+    if seed is None:
+        turned = np.fft.rfft(rest, axis=0) * np.conj(np.fft.rfft(weight_T))[:, None]
+        found = np.fft.irfft(turned, n=len(y_T), axis=0)
+    else:
+        rng = np.random.default_rng(seed)
+        found = np.array([weight_T @ rest, *(weight_T @ rng.permutation(rest) for _ in range(draws))])
+    found = found / found[0, 1]
+    return Ranked(found[:, 0], found[:, 1], np.ones(len(found)))
 
 
 @lru_cache(maxsize=8)

@@ -22,7 +22,7 @@ from campaigns import charts, copy, services
 from campaigns.domain import report
 from campaigns.domain.changes import HEADS, upload_for
 from campaigns.domain.changes import rows as change_rows
-from campaigns.domain.experiments import words
+from campaigns.domain.experiments import rates, words
 from campaigns.domain.problem import number
 from campaigns.models import BudgetPlan, CopyEvidence, CurveFit, Experiment, Recommendation
 from retailers.domain import policy
@@ -375,6 +375,8 @@ def experiment(request: StaffRequest, pk: UUID) -> HttpResponseBase:
         "line": line,
         "headline": words.VERDICTS.get(result.get("verdict", "")),
         "watched": (result.get("diagnostics") or {}).get("monitoring"),
+        "rates": rates.played(),
+        "method": result.get("method") or row.analysis_spec.get("method") or row.design.get("method"),
     }
     return pages.show(request, "campaigns/experiment.html", context, pictures)
 

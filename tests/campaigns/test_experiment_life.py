@@ -225,6 +225,8 @@ def test_the_page_shows_the_result_its_pictures_and_exports_it(people: People) -
         row.registered_hash,
         "of the audit chain",
         "sets of units to which nothing was done",
+        "How often each method calls an effect where nothing was done",
+        "(this test)",
     ):
         assert words in text
     for name in ("series", "cumulative", "placebos", "power"):

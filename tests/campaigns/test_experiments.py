@@ -832,6 +832,15 @@ def test_geolift_ridge_and_money(shared_data: Path) -> None:
     assert design(wish)["best"]["investment_at"]["0.1"] == pytest.approx(64_563.75)
 
 
+def test_geolifts_published_markets_are_among_the_first(shared_data: Path) -> None:
+    spec = {
+        "kind": "geo", "data": str(shared_data / "measurement" / "geolift_pretest.csv"), "unit": "location", "time": "date",
+        "outcome": "Y", "duration": 15, "treated": {"min": 2, "max": 2}, "include": ["chicago"], "effects": [0.0, 0.05, 0.1, 0.15, 0.2],
+    }  # fmt: skip
+    first = design(spec)["candidates"][:10]
+    assert [one["detects"] for one in first if set(one["units"]) == {"chicago", "portland"}] == [0.1]
+
+
 def test_a_result_hands_the_curve_what_the_whole_market_would_have_done() -> None:
     from campaigns.domain.experiments.closing import lift_test
 

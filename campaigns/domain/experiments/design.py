@@ -270,7 +270,8 @@ def geo(
         found += past.play(mine, effects, alpha, cost, seed_of(spec))
         if progress is not None:
             progress(len(found), len(chosen), "sets of units")
-    found.sort(key=lambda c: (_cries_wolf(c, alpha), c["mde"] is None, c["mde"] or 0, c["fit"]["scaled_l2"]))
+    # what the windows tell between two tried effects is noise: among those that find the same one, the best followed first
+    found.sort(key=lambda c: (_cries_wolf(c, alpha), c["detects"] is None, c["detects"] or 0, c["fit"]["scaled_l2"]))
     return _told_geo(spec, past, found, alpha, sum(len(one) for one in sets), dead)
 
 
@@ -451,6 +452,7 @@ class _Past:
                 {
                     "units": [self.data.units[self.pool[u]] for u in every[place]],
                     "mde": mde,
+                    "detects": next((e for e in grid if mde is not None and e > 0 and e >= mde), None),
                     "power_at": dict(zip(named, power.values(), strict=True)),
                     "false_positive_rate": power[0.0],
                     "windows": len(self.starts),
@@ -547,6 +549,7 @@ def _assigned(
     told["power_at"] = {key: float(np.mean([one["power_at"][key] for one in played])) for key in told["power_at"]}
     told["false_positive_rate"] = told["power_at"]["0"]
     told["mde"] = _smallest({float(key): value for key, value in told["power_at"].items()})
+    told["detects"] = next((e for e in sorted(effects) if told["mde"] is not None and 0 < e >= told["mde"]), None)
     if cost is not None and told["mde"] is not None:
         told["investment"] = cost * told["mde"] * told["baseline"]
     names = [[past.data.units[past.pool[u]] for u in one] for one in strata]

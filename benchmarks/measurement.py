@@ -334,7 +334,9 @@ def table_of(told: Mapping[Job, Mapping[str, float]]) -> list[Row]:
             peer = f"{'GeoLift’s default, ' if how == 'iid' else ''}its {how} inference, {fewer:,} runs"
         where = past.name if what == "panel" else past.name.split(",")[0]
         name = f"{method}, {where}, {runs:,} runs"
-        asked = max(1.5 * theirs["power"], GEOLIFT * 1.5 * (place == 0)) if method == "synthetic_control" else None
+        asked = (
+            max(1.5 * theirs.get("power", 0.0), GEOLIFT * 1.5 * (place == 0)) if method == "synthetic_control" else None
+        )
         held = {"false alarms": ("size", SIZE), "90 % interval holds the truth": ("coverage", COVERAGE)}
         for words, (key, (low, high)) in held.items():
             bar = f"{low:.2f} to {high:.2f}".replace("0.", ".")

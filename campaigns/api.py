@@ -8,6 +8,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -409,6 +410,14 @@ class CopyCheck(serializers.Serializer):
     evidence = serializers.CharField(required=False, allow_blank=True, max_length=2000)
 
 
+class CopyProof(serializers.Serializer):
+    """Evidence for what a text says: a file or an address, and what it shows in the claim's words."""
+
+    note = serializers.CharField(max_length=2000)
+    link = serializers.CharField(required=False, allow_blank=True, max_length=400)
+    file = serializers.FileField(required=False)
+
+
 class CopyOverride(serializers.Serializer):
     reason = serializers.CharField(max_length=1000)
 
@@ -440,6 +449,15 @@ class Recommendations(WritableRows):
     def check(self, request: Request, **_: Any) -> Response:
         """Judge a text by the rules of today, with another wording or with evidence added."""
         return self._step(request, copy.check, CopyCheck)
+
+    @extend_schema(request={"multipart/form-data": CopyProof}, responses=RecommendationSerializer)
+    @action(detail=True, methods=["post"], parser_classes=[MultiPartParser])
+    def evidence(self, request: Request, **_: Any) -> Response:
+        """Put proof on file (PDF, PNG, JPEG or plain text, or an address) and judge the text again."""
+        asked = CopyProof(data=request.data)
+        asked.is_valid(raise_exception=True)
+        copy.add_evidence(self.get_object(), request.user, **asked.validated_data)
+        return Response(self.get_serializer(self.get_object()).data)
 
     @extend_schema(request=CopyOverride, responses=RecommendationSerializer)
     @action(detail=True, methods=["post"])

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 
 from campaigns import copy
@@ -18,6 +19,7 @@ from campaigns.models import Recommendation
 from retailers.models import AuditEntry
 from rmn.lib import tenancy
 from rmn.lib.errors import BadInput
+from tests.conftest import People
 from tests.factories import MembershipFactory, RecommendationFactory, RetailerFactory
 
 pytestmark = pytest.mark.django_db
@@ -154,6 +156,23 @@ def test_of_a_thousand_races_between_an_edit_and_a_publication_none_slips_throug
         list(pool.map(lambda _: (start.wait(), connection.close()), range(2)))
     assert outcomes["done", "refused"] + outcomes["done", "done"] > 100
     assert outcomes["refused", "done"] > 100
+
+
+def test_evidence_comes_by_the_api_too_and_turns_the_verdict(text: Recommendation, marketer: Any) -> None:
+    copy.check(text, marketer, text="Clinically tested water")
+    client = People.api(marketer)
+    url = f"/api/v1/recommendations/{text.uuid}/evidence/"
+    proof = SimpleUploadedFile("report.txt", b"Water tested on 80 people", content_type="text/plain")
+    refused = client.post(url, {"note": "Clinical report 2026: water tested on 80 people"}, format="multipart")
+    assert (refused.status_code, "attach a file" in refused.content.decode()) == (422, True)
+    told = client.post(
+        url, {"note": "Clinical report 2026: water tested on 80 people", "file": proof}, format="multipart"
+    )
+    assert told.status_code == 200, told.content
+    assert told.json()["verdict"]["verdict"] == "pass"
+    assert text.evidence.get().file_name == "report.txt"
+    stranger = MembershipFactory(role="marketer").user
+    assert People.api(stranger).post(url, {"note": "Clinical report 2026"}, format="multipart").status_code == 404
 
 
 def test_what_the_network_said_gives_each_rules_hit_rate(text: Recommendation, ops: Any) -> None:

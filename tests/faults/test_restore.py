@@ -39,12 +39,12 @@ print(json.dumps("made"))
 # What benchmarks.console.fill makes, by the database itself: it takes seconds
 METRICS = """
 insert into retailers_performancemetric ({names})
-select {values} from generate_series(1, {rows}) as n, campaigns_campaign as c where c.network_campaign_id = 'c' || (n % {campaigns})
+select {values} from generate_series(1, {rows}) as n, campaigns_campaign as c where c.network_campaign_id = 'c' || mod(n, {campaigns})
 """
 VALUES = {
     "uuid": "gen_random_uuid()", "brand_id": "c.brand_id", "retailer_id": "c.retailer_id", "network": "'instacart'", "grain": "'campaign'", "campaign_id": "c.network_campaign_id",
-    "campaign_name": "c.name", "period_start": "date '2024-01-01' + n / {campaigns}", "period_end": "date '2024-01-01' + n / {campaigns}", "currency": "'USD'", "impressions": "n % 1000",
-    "clicks": "n % 50", "spend": "n % 97", "row_key": "lpad(n::text, 64, '0')", "row_hash": "lpad(n::text, 64, '0')", "file_sha256": "repeat('0', 64)", "row_number": "n",
+    "campaign_name": "c.name", "period_start": "date '2024-01-01' + n / {campaigns}", "period_end": "date '2024-01-01' + n / {campaigns}", "currency": "'USD'", "impressions": "mod(n, 1000)",
+    "clicks": "mod(n, 50)", "spend": "mod(n, 97)", "row_key": "lpad(n::text, 64, '0')", "row_hash": "lpad(n::text, 64, '0')", "file_sha256": "repeat('0', 64)", "row_number": "n",
     "mapping_version": "'instacart/campaign@1+00000000'", "extracted_at": "now()", "loaded_at": "now()", "created_at": "now()", "spend_assumed": "false", "is_final": "true",
 }  # fmt: skip
 

@@ -62,7 +62,8 @@ def _get(url: str) -> tuple[int, str]:
 
 
 def wrong(stack: Stack) -> dict[str, Any]:
-    checks = json.loads(_get(stack.url + "/readyz")[1] or "{}").get("checks") or {"nothing": {"ok": False}}
+    said = _get(stack.url + "/readyz")[1]  # a page of words while it cannot even say what is wrong
+    checks = (json.loads(said) if said.startswith("{") else {}).get("checks") or {"nothing": {"ok": False}}
     return {name: one for name, one in checks.items() if not one["ok"]}
 
 

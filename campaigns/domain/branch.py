@@ -258,7 +258,8 @@ class _Tree:
         from campaigns.domain.conflict import sums_fit
 
         rows = self.space.limits.rows
-        return rows is not None and not sums_fit(rows, low_C, high_C)
+        # where weeks are split, points are no arms
+        return rows is not None and low_C.size == rows.cell_C.size and not sums_fit(rows, low_C, high_C)
 
     def _take(self, spend_C: Array) -> bool:
         gate_C = self.gate_C

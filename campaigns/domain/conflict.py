@@ -359,6 +359,6 @@ def nearest(asked: Asked, elastic: Elastic, until: float) -> Repair | None:
         spend = float(spend_C[floor.arms].sum())
         if short > BROKEN and spend > 0:
             level = floor.roas * (1.0 - short * elastic.money / spend)
-            change("floor", place, floor.roas, level * (1.0 - 1e-7))
+            change("floor", place, floor.roas, level * (1.0 - asked.close))
             money["floor", place, False] = float(short * elastic.money)
     return Repair(changes, money, plan.distance, plan.proved) if changes else None

@@ -40,6 +40,7 @@ FIRM = 100.0
 FINE = 1e3  # the program counts in thousandths of the money asked for
 BROKEN = 1e-7  # of such a unit, 1e-10 of the money: less is rounding
 CURVED = 1e-5  # of such a unit, 1e-8 of the money: what curves may be overstated by
+CORNERS = 40  # of a concave piecewise curve: beyond, it is touched as a smooth one is
 ROUNDS = 40
 OPTIONS = {
     "output_flag": False,
@@ -82,6 +83,7 @@ class Asked:
     firm_C: BoolArray  # cannot be bought: its cap of 0 is no decision
     floors: tuple[Floor, ...] = ()
     curves: Curves | None = None  # what ROAS floors speak of
+    close: float = 1e-7  # of a ROAS floor: how far below the highest a repair stays
 
     @property
     def every(self) -> Kept:
@@ -231,6 +233,8 @@ class Elastic:
             slope = np.diff(value) / np.diff(ends)
             lines = [(float(v - m * x), float(m)) for x, v, m in zip(ends, value, slope)]
             if bool(curves.take(np.array([arm])).concave_C[0]):
+                if len(lines) > CORNERS:
+                    return [self._smooth(arm, 0.0)]
                 return [_Run(0.0, float(ends[-1]), convex=False, lines=lines, at=[])]
             return [
                 _Run(float(low), float(high), convex=True, lines=[line], at=[])
@@ -243,10 +247,14 @@ class Elastic:
             ends = np.linspace(0.0, min(bend, FINE), 5)
             found = [self._chord(arm, low, high) for low, high in itertools.pairwise(ends)]
         if bend < FINE:
-            last = _Run(bend, FINE, convex=False, lines=[], at=[])
-            self._touch(arm, last, [bend + share * (FINE - bend) for share in (0, *np.geomspace(1e-5, 1, 12))])
-            found.append(last)
+            found.append(self._smooth(arm, bend))
         return found
+
+    def _smooth(self, arm: int, low: float) -> _Run:
+        """A concave stretch, to be touched where answers stand."""
+        run = _Run(low, FINE, convex=False, lines=[], at=[])
+        self._touch(arm, run, [low + share * (FINE - low) for share in (0, *np.geomspace(1e-5, 1, 12))])
+        return run
 
     def _chord(self, arm: int, low: float, high: float) -> _Run:
         (before, after), _ = self._sales(arm, np.array([low, high]))

@@ -100,25 +100,25 @@ def solve(model: Any) -> None:
 
 
 def solved(model: Any, *, cones: bool) -> bool | None:
-    """Solve with Clarabel where there are cones, else with HiGHS; False where the limits cannot be kept.
+    """Solve with Clarabel where there are cones, else with HiGHS first; False where the limits cannot be kept.
 
     Returns:
-        None where Clarabel gave up.
+        None where all gave up on cones.
 
     Raises:
-        NotSolved: HiGHS ended without an answer either way.
+        NotSolved: all ended without an answer either way where there are no cones.
     """
     cp = cvxpy()
-    tries: list[dict[str, Any]] = [{"solver": cp.HIGHS}]
-    if cones:
-        names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
-        tries = [{"solver": cp.CLARABEL} | dict.fromkeys(names, tolerance) for tolerance in (1e-10, 1e-8)]
+    names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
+    tries = [{"solver": cp.CLARABEL} | dict.fromkeys(names, tolerance) for tolerance in (1e-10, 1e-8)]
+    if not cones:
+        tries.insert(0, {"solver": cp.HIGHS})
     for options in tries:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "may be inaccurate": the bound is computed apart
                 model.solve(**options)
-        except cp.error.SolverError:
+        except (cp.error.SolverError, ValueError):  # ValueError: CVXPY cannot read what HiGHS ended with
             continue
         if model.status in ("optimal", "optimal_inaccurate"):
             return True

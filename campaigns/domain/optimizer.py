@@ -18,7 +18,7 @@ import numpy as np
 from campaigns.domain import branch, conflict
 from campaigns.domain.branch import Limits, Space
 from campaigns.domain.curves import envelope
-from campaigns.domain.elastic import Asked, Elastic, Kept
+from campaigns.domain.elastic import FINE, Asked, Elastic, Kept
 from campaigns.domain.interior import Floor, Rows, cells_of
 from campaigns.domain.problem import ROOM, Problem, read
 from campaigns.domain.waterfill import fill
@@ -26,6 +26,7 @@ from rmn.lib.arrays import Array
 from rmn.lib.errors import BadInput
 
 LEVEL = 0.9  # of every interval
+LOWER = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5)  # of ROAS floors: tried where the weekly model keeps no repair
 TINY = 1e-300
 
 
@@ -229,11 +230,21 @@ def infeasible(problem: Problem, limits: Limits, until: float) -> Plan:
         limits.floors,
         problem.curves,
     )
-    elastic, started = Elastic(asked), time.monotonic()
+    started = time.monotonic()
+    elastic = Elastic(asked)
+    general = bool(limits.floors) and (problem.periods is not None or bool(problem.draws and problem.draws.given))
+    if general:
+        from campaigns.domain import reach
+
+        under = np.unique(np.concatenate([floor.arms for floor in limits.floors]))
+        asked = replace(asked, curves=reach.reached(problem, under, FINE * elastic.money), close=2 * reach.CLOSE)
+        elastic = Elastic(asked)
     patience = max(until - started, 0.1 * problem.time_limit_s)
     found = conflict.smallest(asked, elastic, started + 0.6 * patience)
     took = time.monotonic() - started
     repair = conflict.nearest(asked, Elastic(asked), started + patience)
+    if general and repair is not None:
+        repair = _confirmed(problem, limits, asked, repair)
     names = _Names(problem, asked)
     return Plan(
         status="infeasible",
@@ -247,6 +258,52 @@ def infeasible(problem: Problem, limits: Limits, until: float) -> Plan:
         conflict_words=names.words(found, took),
         repair=None if repair is None else names.repair(repair),
     )
+
+
+def _confirmed(problem: Problem, limits: Limits, asked: Asked, repair: conflict.Repair) -> conflict.Repair:
+    """The repair, tried by the weekly model; where that finds no plan, with lower ROAS floors, and not the nearest."""
+    for share in LOWER:
+        changes, money = dict(repair.changes), dict(repair.money)
+        if share:
+            for place, floor in enumerate(limits.floors):
+                key = "floor", place, False
+                kept = changes.get(key, floor.roas) * (1.0 - share)
+                # of the spend that floors speak of, the part that sales cover at the level asked for
+                spend = money[key] / (1.0 - changes[key] / floor.roas) if key in changes else 0.0
+                changes[key], money[key] = kept, spend * (1.0 - kept / floor.roas)
+        if _solves(problem, limits, asked, changes):
+            return replace(repair, changes=changes, money=money, nearest=repair.nearest and not share)
+    return replace(repair, nearest=False)
+
+
+def _solves(problem: Problem, limits: Limits, asked: Asked, changes: Mapping[tuple[str, int, bool], float]) -> bool:
+    """Whether a plan over weeks or draws is found after the changes."""
+    from campaigns.domain import worlds
+
+    rows = asked.rows
+    sides = {True: rows.high_K.copy(), False: rows.low_K.copy()}
+    budget = changes.get(("row", 0, True), problem.total_budget)
+    problem = with_budget(problem, budget)
+    gate_C = None if problem.gate_C is None else problem.gate_C.copy()
+    arms = {True: problem.high_C.copy(), False: problem.low_C.copy()}
+    floors = list(limits.floors)
+    for (what, index, upper), new in changes.items():
+        if what == "row":
+            sides[upper][index] = new
+        elif what == "arm":
+            arms[upper][index] = new
+        elif what == "gate" and gate_C is not None:
+            gate_C[index] = new
+        elif what == "floor":
+            floors[index] = replace(floors[index], roas=new)
+    if problem.spend_all and ("row", 0, False) not in changes:
+        sides[False][0] = sides[True][0]  # all of a larger budget is spent
+    problem = replace(problem, low_C=arms[False], high_C=arms[True], gate_C=gate_C)
+    rows = replace(rows, low_K=sides[False], high_K=sides[True])
+    limits = Limits(budget, problem.spend_all, rows, tuple(floors))
+    until = time.monotonic() + 0.5 * problem.time_limit_s
+    space = worlds.Worlds(problem, limits, until)
+    return branch.search(space, *space.bounds(problem.low_C, problem.high_C, gate_C), problem.gap, until) is not None
 
 
 class _Names:
@@ -344,8 +401,7 @@ class _Names:
             "changes": listed,
             "money": sum(repair.money.values()),
             "distance": repair.distance,
-            # weeks with carry-over bring less than the period's curves, by which floors are judged
-            "nearest": repair.nearest and not (self.problem.periods and self.asked.floors),
+            "nearest": repair.nearest,
         }
 
 

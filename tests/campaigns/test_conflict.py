@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from campaigns.domain import conflict, optimizer
+from campaigns.domain import conflict, optimizer, reach
 from campaigns.domain.elastic import FIRM, WEIGHTS
-from tests.campaigns import attack
+from campaigns.domain.problem import read
+from tests.campaigns import attack, budgets
 
 FAR = 1e4
 
@@ -207,3 +208,47 @@ def test_where_the_search_for_fewer_is_cut_off_the_answer_says_so(monkeypatch: p
     plan = optimizer.solve({"total_budget": 35, "arms": arms})
     assert len(plan["conflict"]) == 5
     assert "No smaller set of limits that contradict each other was found within" in plan["explanation"]
+
+
+def over_weeks(kind: str, *, spend_all: bool, group: bool) -> dict[str, Any]:
+    """Arms whose spend carries over, asked for more return than they can bring."""
+    given = budgets.problem(4, 2, kind, spend_all=spend_all) | {"time_limit_s": 600.0}
+    given["periods"] = {"weeks": 4, "adstock": {arm["tactic"]: 0.5 for arm in given["arms"]}}
+    given["arms"][0] |= {"min": 0.3 * given["arms"][0]["max"], "readiness": [1.0, 0.0, 0.5, 1.0]}
+    if group:
+        named = [arm["id"] for arm in given["arms"][:2]]
+        return given | {"groups": [{"id": "floored", "arms": named, "min_roas": 20.0}]}
+    return given | {"min_roas": 20.0, "groups": []}
+
+
+@pytest.mark.parametrize(("spend_all", "group"), [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize("kind", ["michaelis_menten", "log", "power", "piecewise"])
+def test_over_weeks_a_repair_is_proved_nearest_and_the_weekly_plan_keeps_it(
+    kind: str, *, spend_all: bool, group: bool
+) -> None:
+    given = over_weeks(kind, spend_all=spend_all, group=group)
+    plan = optimizer.solve(given)
+    assert plan["status"] == "infeasible"
+    assert any(name.endswith("min_roas") for name in plan["conflict"])
+    repair = plan["repair"]
+    assert repair["nearest"]
+    assert optimizer.solve(attack.repaired(given, repair["changes"]))["status"] == "optimal"
+    if spend_all:  # the spend is given: no plan returns more
+        more = [
+            change | {"to": change["to"] + 1e-4} if change["limit"] == "min_roas" else change
+            for change in repair["changes"]
+        ]
+        assert more != repair["changes"]
+        assert optimizer.solve(attack.repaired(given, more))["status"] == "infeasible"
+
+
+@pytest.mark.parametrize("kind", ["michaelis_menten", "log", "power", "piecewise"])
+def test_what_a_total_brings_at_best_is_what_the_weekly_plan_brings(kind: str) -> None:
+    given = over_weeks(kind, spend_all=True, group=False) | {"min_roas": None}
+    given["arms"] = given["arms"][:1]
+    given["arms"][0] |= {"min": 0.0, "max": None, "min_if_on": None}
+    given["periods"]["adstock"] = {given["arms"][0]["tactic"]: 0.5}
+    curves = reach.reached(read(given), np.array([0]), 300.0)
+    for budget in (1.0, 40.0, 300.0):
+        sold = optimizer.solve(given | {"total_budget": budget})["objective"]
+        assert np.interp(budget, *curves.points[0].T) == pytest.approx(sold, rel=2e-6)

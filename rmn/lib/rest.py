@@ -73,6 +73,19 @@ def address(model: type[models.Model], value: Any) -> models.Q:
     return models.Q(uuid=key) if "uuid" in names else models.Q(pk=key)
 
 
+ADDRESSES = ("slug", "uuid", "username")  # what Reference and its like show of a related row
+
+
+def by_address(rows: models.QuerySet[Any], *relations: str) -> models.QuerySet[Any]:
+    """The rows whole, and of their relations no more than their addresses: lists show nothing else of them."""
+    meta = rows.model._meta
+    names = [field.name for field in meta.concrete_fields]
+    for relation in relations:
+        related: Any = meta.get_field(relation).related_model
+        names += [f"{relation}__{field.name}" for field in related._meta.concrete_fields if field.name in ADDRESSES]
+    return rows.select_related(*relations).only(*names)
+
+
 class RowSerializer(serializers.ModelSerializer):
     """A row with its UUID as ``id`` and its relations by address."""
 
@@ -120,7 +133,9 @@ class Rows(viewsets.GenericViewSet):
         queryset: Any = super().get_queryset()
         if getattr(self, "swagger_fake_view", False):
             return queryset.none()
-        return queryset.visible_to(self.request.user)
+        rows = queryset.visible_to(self.request.user)
+        joined = rows.query.select_related
+        return by_address(rows, *joined) if self.action == "list" and isinstance(joined, dict) else rows
 
     def get_object(self) -> Any:
         queryset = self.filter_queryset(self.get_queryset())

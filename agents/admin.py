@@ -426,7 +426,33 @@ class CleanRoomConnectionAdmin(ConsoleAdmin):
 
 @admin.register(CleanRoomQuery)
 class CleanRoomQueryAdmin(RunAdmin):
-    """Questions to clean rooms."""
+    """Questions to clean rooms; a plan's wait here for approval, as in the inbox."""
 
+    list_select_related = ["brand", "connection"]
     list_filter = ["state", *RunAdmin.list_filter]
     search_fields = [*RunAdmin.search_fields, "template"]
+    actions = [*RunAdmin.actions, "approve", "reject"]
+
+    @admin.action(description="Approve: send it", permissions=["decide"])
+    def approve(self, request: HttpRequest, queryset: QuerySet[CleanRoomQuery]) -> None:
+        self._decide(request, queryset, "approve")
+
+    @admin.action(description="Reject", permissions=["decide"])
+    def reject(self, request: HttpRequest, queryset: QuerySet[CleanRoomQuery]) -> None:
+        self._decide(request, queryset, "reject")
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        return decisions.may_decide(request.user)
+
+    def _decide(self, request: HttpRequest, queryset: QuerySet[CleanRoomQuery], outcome: str) -> None:
+        for row in queryset.select_related("brand", "connection__retailer"):
+            try:
+                if not decisions.may_decide(request.user, row.brand):
+                    raise BadInput(f"{row}: you decide for other brands, not for {row.brand}")
+                done = decisions.decide_question(row, outcome, request.user, "console")
+                waits = done.state == CleanRoomQuery.State.PROPOSED
+                self.message_user(
+                    request, f"{row}: {'kept; another person must approve too' if waits else done.state}."
+                )
+            except RmnError as error:
+                self.message_user(request, str(error), messages.ERROR)

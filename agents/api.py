@@ -163,10 +163,13 @@ class GoalSerializer(serializers.Serializer):
 
 
 class DecisionSerializer(serializers.Serializer):
-    """A word on something that waits: a plan, a test, an adapter, or what a run of the planner proposed."""
+    """A word on something that waits: a plan, a test, a question to a clean room, an adapter, or what a run of the planner proposed."""
 
     budget_plan = Reference(queryset=BudgetPlan.objects.select_related("brand", "retailer"), required=False)
     experiment = Reference(queryset=Experiment.objects.select_related("brand", "retailer"), required=False)
+    clean_room_query = Reference(
+        queryset=CleanRoomQuery.objects.select_related("brand", "connection__retailer"), required=False
+    )
     adapter = Reference(queryset=Adapter.objects.select_related("brand", "retailer"), required=False)
     agent_run = Reference(queryset=AgentRun.objects.select_related("brand", "retailer"), required=False)
     step = serializers.IntegerField(required=False, min_value=0, help_text="Of a run: that step alone.")
@@ -181,9 +184,10 @@ class DecisionSerializer(serializers.Serializer):
     note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        named = [name for name in ("budget_plan", "experiment", "adapter", "agent_run") if attrs.get(name)]
+        known = ("budget_plan", "experiment", "clean_room_query", "adapter", "agent_run")
+        named = [name for name in known if attrs.get(name)]
         if len(named) != 1:
-            raise serializers.ValidationError("Name one of budget_plan, experiment, adapter, agent_run.")
+            raise serializers.ValidationError(f"Name one of {', '.join(known)}.")
         return attrs | {"subject": attrs[named[0]]}
 
 

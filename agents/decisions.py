@@ -17,10 +17,20 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from agents import forecasts, journal, serving
+from agents import forecasts, journal, rooms, serving
 from agents.domain import approval
 from agents.domain.calibration import ENOUGH
-from agents.models import Adapter, AgentRun, AgentStep, Approval, ApprovalRule, Deployment, Forecast, ReflectionLog
+from agents.models import (
+    Adapter,
+    AgentRun,
+    AgentStep,
+    Approval,
+    ApprovalRule,
+    CleanRoomQuery,
+    Deployment,
+    Forecast,
+    ReflectionLog,
+)
 from campaigns import services as campaign_services
 from campaigns import tasks as campaign_tasks
 from campaigns.models import BudgetPlan, Experiment, Recommendation
@@ -33,9 +43,13 @@ DECIDERS = {"analyst", "ops"}
 RESTATED = timedelta(days=42)  # networks restate for weeks
 VOTED = timedelta(weeks=6)  # until an adapter's votes are counted
 UNDO_FOR = timedelta(minutes=10)
-TOOL = {BudgetPlan: "allocate_budget", Experiment: "design_experiment", Adapter: "deploy_adapter"}
-PROPOSED = {"allocate_budget": BudgetPlan, "design_experiment": Experiment}  # what a planner's tool leaves for people
-Subject = BudgetPlan | Experiment | Adapter
+PROPOSED = {
+    "allocate_budget": BudgetPlan,
+    "design_experiment": Experiment,
+    "query_clean_room": CleanRoomQuery,
+}  # by planner's tools
+TOOL = {model: tool for tool, model in PROPOSED.items()} | {Adapter: "deploy_adapter"}
+Subject = BudgetPlan | Experiment | CleanRoomQuery | Adapter
 
 
 def may_decide(user: Any, brand: Brand | None = None) -> bool:
@@ -432,6 +446,54 @@ def experiment_result(test: Experiment) -> dict[str, Any]:
     }
 
 
+# -- questions to clean rooms
+
+
+@transaction.atomic
+def decide_question(query: CleanRoomQuery, outcome: str, by: Any, note: str = "") -> CleanRoomQuery:
+    """Approve that a proposed question is sent, once, or reject it; the second time changes nothing.
+
+    Raises:
+        BadInput: the outcome is neither, or the question does not wait.
+        NotConfigured, RoomRefused: the room cannot be asked, or its budget does not suffice any more.
+    """
+    if outcome not in ("approve", "reject"):
+        raise BadInput(f"outcome {outcome!r}: approve or reject")
+    row = CleanRoomQuery.objects.select_for_update().get(pk=query.pk)
+    if row.state != CleanRoomQuery.State.PROPOSED:
+        if (row.state == CleanRoomQuery.State.REJECTED) == (outcome == "reject"):
+            return row
+        raise BadInput(f"{row}: is {row.state}; only a proposed question is decided on")
+    if not _enough(row, outcome, by, note):
+        return row
+    log = journal.about(row)
+    if outcome == "approve":
+        journal.approved(log, by, note)
+        rooms.send(row)
+    else:
+        journal.refused(log, by, note)
+        row.state = CleanRoomQuery.State.REJECTED
+        row.save(update_fields=["state"])
+    _mark(row, outcome, by)
+    return row
+
+
+def question_result(query: CleanRoomQuery) -> dict[str, Any]:
+    """A proposed question, as a step keeps it."""
+    left = rooms.left(query.connection)
+    values = ", ".join(f"{name} {value}" for name, value in query.parameters.items())
+    return {
+        "proposal": str(query.pk),
+        "kind": "clean room question",
+        "room": query.connection.name,
+        "template": query.template,
+        "parameters": query.parameters,
+        "cost": query.cost,
+        "left": left,
+        "explanation": f"{query}{f' ({values})' if values else ''}: costs {query.cost:g} of {left:g} left; sent once it is approved",
+    }
+
+
 # -- adapters
 
 
@@ -507,6 +569,8 @@ def undo(word: Approval, by: Any) -> Approval:
         _plan_back(found, row)
     elif isinstance(found, Experiment):
         _experiment_back(found, row)
+    elif isinstance(found, CleanRoomQuery):
+        _question_back(found)
     else:
         _deployment_back(row)
     row.undone_at = timezone.now()
@@ -564,6 +628,15 @@ def _experiment_back(test: Experiment, word: Approval) -> None:
         _propose_instead(other, test, word.changes, undone=True)
     test.state = Experiment.State.DESIGNED
     test.save(update_fields=["state"])
+
+
+def _question_back(query: CleanRoomQuery) -> None:
+    """A question that waits again: one that was rejected, or that nobody has begun to send."""
+    if query.state == CleanRoomQuery.State.REJECTED:
+        query.state = CleanRoomQuery.State.PROPOSED
+        query.save(update_fields=["state"])
+    elif query.state != CleanRoomQuery.State.PROPOSED and not rooms.call_back(query):
+        raise BadInput(f"{query}: it was sent by now; its cost is paid")
 
 
 def _deployment_back(word: Approval) -> None:
@@ -637,7 +710,7 @@ def ask(step: AgentStep) -> dict[str, Any]:
 
 
 def subject_of(step: AgentStep) -> Subject | None:
-    """The plan or test that a step proposed."""
+    """The plan, test or question that a step proposed."""
     model: Any = PROPOSED.get(step.tool)  # by its tool: what a tool read may say anything of itself
     key = (step.result or {}).get("proposal") if model else None
     found: Subject | None = model.objects.filter(brand=step.brand, pk=key).first() if key else None
@@ -659,6 +732,8 @@ def decide(subject: Subject | None, outcome: str, by: Any, note: str = "") -> An
         return decide_plan(subject, outcome, by, note)
     if isinstance(subject, Experiment):
         return decide_experiment(subject, outcome, by, note)
+    if isinstance(subject, CleanRoomQuery):
+        return decide_question(subject, outcome, by, note)
     if isinstance(subject, Adapter):
         return decide_adapter(subject, outcome, by, note)
     raise BadInput("what was proposed is not there any more")
@@ -683,16 +758,20 @@ def pass_by_itself(step: AgentStep) -> bool:
 
 
 def waiting(user: Any) -> list[Subject]:
-    """Plans and tests of the person's brands that wait for a decision, newest first."""
-    found: list[Any] = [row for some in _waiting(user) for row in some.select_related("brand", "retailer")[:100]]
+    """Plans, tests and questions of the person's brands that wait for a decision, newest first."""
+    found: list[Any] = []
+    for some in _waiting(user):
+        shop = "connection__retailer" if some.model is CleanRoomQuery else "retailer"
+        found += some.select_related("brand", shop)[:100]
     return sorted(found, key=lambda row: row.created_at, reverse=True)
 
 
-def _waiting(user: Any) -> tuple[Any, Any]:
+def _waiting(user: Any) -> tuple[Any, Any, Any]:
     tests = Experiment.objects.visible_to(user).filter(
         state=Experiment.State.DESIGNED, status=Experiment.Status.SUCCEEDED, pk__in=_proposed(user)
     )
-    return BudgetPlan.objects.visible_to(user).awaiting_approval(), tests
+    questions = CleanRoomQuery.objects.visible_to(user).filter(state=CleanRoomQuery.State.PROPOSED)
+    return BudgetPlan.objects.visible_to(user).awaiting_approval(), tests, questions
 
 
 def for_me(user: Any) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from agents import forecasts, signs
+from agents import forecasts, rooms, signs
 from agents.domain import memory
 from agents.domain.reflection import (
     PHASES,
@@ -29,7 +29,7 @@ from agents.domain.reflection import (
     missing_for,
     premortem,
 )
-from agents.models import Adapter, Forecast, ReflectionLog, ReflectionLogQuerySet
+from agents.models import Adapter, CleanRoomQuery, Forecast, ReflectionLog, ReflectionLogQuerySet
 from campaigns import history
 from campaigns.domain import optimizer
 from campaigns.models import BudgetPlan, CurveFit, Experiment, Task
@@ -37,8 +37,14 @@ from retailers import audit
 from retailers.models import Brand, Retailer, roles
 from rmn.lib.errors import BadInput, RmnError
 
-AGENT = {BudgetPlan: "budget optimizer", Experiment: "measurement", Adapter: "creative"}
-TASK = {BudgetPlan: Task.BUDGETING, Experiment: Task.MEASUREMENT, Adapter: Task.CREATIVE}
+Subject = BudgetPlan | Experiment | CleanRoomQuery | Adapter
+AGENT = {BudgetPlan: "budget optimizer", Experiment: "measurement", CleanRoomQuery: "clean rooms", Adapter: "creative"}
+TASK = {
+    BudgetPlan: Task.BUDGETING,
+    Experiment: Task.MEASUREMENT,
+    CleanRoomQuery: Task.PLANNING,
+    Adapter: Task.CREATIVE,
+}
 THRESHOLD = "confidence >= 0.8 OR validation from approver"
 CONFIDENCE = {"experiment": 0.8, "calibrated": 0.7, "attribution": 0.55, "not stated": 0.5}
 FOUND_BEFORE = 0.5  # share of tests that find an effect, before any of the brand's own is known
@@ -50,14 +56,16 @@ NEAREST = 50  # of all decisions, where the database ranks them
 # -- opened
 
 
-def about(subject: BudgetPlan | Experiment | Adapter) -> ReflectionLog:
+def about(subject: Subject) -> ReflectionLog:
     """The reflection on what is proposed; written from data the first time, and kept from then on."""
     known = ReflectionLog.objects.filter(brand=subject.brand, subject=subject.uuid).order_by("-created_at").first()
     if known is not None:
         return known
     assert subject.brand is not None  # noqa: S101  # what is proposed is some brand's
     kind = type(subject)
-    record, monitors = {BudgetPlan: _plan, Experiment: _experiment, Adapter: _adapter}[kind](subject)  # type: ignore[operator]
+    record, monitors = {BudgetPlan: _plan, Experiment: _experiment, CleanRoomQuery: _question, Adapter: _adapter}[kind](
+        subject
+    )  # type: ignore[operator]
     record = advance(record, "analysis")
     record = advance(record, "decision")
     plan = subject if isinstance(subject, BudgetPlan) else None
@@ -76,11 +84,13 @@ def about(subject: BudgetPlan | Experiment | Adapter) -> ReflectionLog:
     )
 
 
-def _context(subject: BudgetPlan | Experiment | Adapter) -> str:
+def _context(subject: Subject) -> str:
     if isinstance(subject, BudgetPlan):
         return f"{subject.name}: {subject.total_budget:,.0f} {subject.currency}"
     if isinstance(subject, Experiment):
         return f"Test at {subject.retailer or 'all retailers'}: {subject.name}"
+    if isinstance(subject, CleanRoomQuery):
+        return str(subject)
     return f"Deploy {subject.scope} {subject.digest[:12]}"
 
 
@@ -497,6 +507,34 @@ def _experiment(test: Experiment) -> tuple[Reflection, list[dict[str, Any]]]:
     return _checked(record, _flags(test.brand, evidence)), stories
 
 
+def _question(query: CleanRoomQuery) -> tuple[Reflection, list[dict[str, Any]]]:
+    place, State = query.connection, CleanRoomQuery.State
+    earlier = CleanRoomQuery.objects.filter(connection=place, state__in=[State.RELEASED, State.REFUSED])
+    told = [(row.template, row.parameters) for row in earlier.filter(state=State.RELEASED)]
+    asked, shown = earlier.count(), len(told)
+    record = Reflection(
+        memory_reference=tuple(remembered(query.brand, _context(query), leave_out=query.pk)),
+        alternate_frames=("what the feeds tell without asking about people", "the same question later, over more people"),
+        risks=Reflection.read({"risk_assessment": {"high_risk_factors": [
+            {"factor": "its cost never comes back once the room has answered", "severity": "high", "impact": "fewer questions are left for this period", "mitigation": "taken once before it is sent, given back where the room says no"},
+            {"factor": "the answer gives few people away", "severity": "critical", "impact": "somebody's data are learnt", "mitigation": f"groups under {place.k_threshold} are left out, also against earlier answers"},
+        ]}}).risks,
+        confidence=round((shown + 1) / (asked + 2), 3),
+        rationale=f"{shown} of {asked} earlier questions to this room were shown; two imagined ones, one shown, stand before them",
+        supporting=(f"costs {query.cost:g} of {rooms.left(place):g} units left",),
+        contradicting=("just this was answered before",) if (query.template, query.parameters) in told else (),
+        decision_threshold=THRESHOLD,
+    )  # fmt: skip
+    evidence = Evidence(
+        supporting=len(record.supporting),
+        contradicting=len(record.contradicting),
+        frames=len(record.alternate_frames),
+        memories=tuple(case["what"] for case in record.memory_reference),
+        probability=record.confidence,
+    )
+    return _checked(record, _flags(query.brand, evidence)), []
+
+
 def _adapter(adapter: Adapter) -> tuple[Reflection, list[dict[str, Any]]]:
     assert adapter.brand is not None  # noqa: S101
     verdict = str(adapter.gate.get("verdict") or "")
@@ -532,8 +570,8 @@ def watch(rows: Iterable[ReflectionLog], today: date) -> int:
     return reopened
 
 
-def subject_of(log: ReflectionLog) -> BudgetPlan | Experiment | Adapter | None:
-    """The plan, test or adapter that a reflection is about."""
+def subject_of(log: ReflectionLog) -> Subject | None:
+    """The plan, test, question or adapter that a reflection is about."""
     model: Any = next((model for model, task in TASK.items() if task == log.task), None)
     if model is None or log.subject is None:
         return None

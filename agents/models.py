@@ -495,6 +495,8 @@ class CleanRoomQuery(Run):
     """One question to a clean room, from intent to release."""
 
     class State(models.TextChoices):
+        PROPOSED = "proposed"  # by a planner's run; nothing is sent before people approve
+        REJECTED = "rejected"
         INTENT = "intent"
         RESERVED = "reserved"
         SUBMITTED = "submitted"
@@ -521,6 +523,13 @@ class CleanRoomQuery(Run):
     class Meta(Run.Meta):
         verbose_name = "clean room query"
         verbose_name_plural = "clean room queries"
+
+    def __str__(self) -> str:
+        return f"Ask {self.connection} for {self.template}"
+
+    @property
+    def retailer(self) -> Retailer:
+        return self.connection.retailer
 
 
 class CleanRoomLedger(models.Model):

@@ -333,7 +333,7 @@ def _do(run: AgentRun, step: AgentStep, limits: Mapping[str, float]) -> AgentSte
             step.save()
             raise
     kept = json.loads(json.dumps(result, default=str))
-    waits = tool.effect == "proposes" and not errors
+    waits = step.tool in decisions.PROPOSED and not errors  # texts wait for votes instead
     step.errors, step.result, step.result_digest = errors, kept, _digest(kept)
     step.seconds, step.finished_at = time.monotonic() - started, timezone.now()
     step.approval = AgentStep.Approval.WAITING if waits else AgentStep.Approval.NOT_NEEDED
@@ -609,9 +609,7 @@ def _check_copy(step: AgentStep, asked: tools.CheckCopy) -> Any:
 
 
 def _query_clean_room(step: AgentStep, asked: tools.QueryCleanRoom) -> Any:
-    by = step.run.requested_by
-    if by is not None and not decisions.may_decide(by, step.run.brand):  # as on the clean room's own page
-        raise BadInput(f"{asked.connection}: a question costs of the privacy budget; analysts and ops staff ask it")
+    """The question, checked and put before people: it is sent when they approve, and not before."""
     connection = CleanRoomConnection.objects.filter(brand=step.run.brand, name=asked.connection).first()
     if connection is None:
         raise NotConfigured(f"clean room {asked.connection!r}: this brand has none of that name; ops staff add one")
@@ -622,16 +620,7 @@ def _query_clean_room(step: AgentStep, asked: tools.QueryCleanRoom) -> Any:
         "parameters": asked.parameters,
         "by": step.run.requested_by,
     }
-
-    def go(pk: str, tenant: str) -> None:  # noqa: ARG001  # as a task is called
-        query = CleanRoomQuery.objects.select_related("connection__brand", "brand", "requested_by").get(pk=pk)
-        with query.tracked():
-            rooms.work(query)
-
-    query = worked(once(step, CleanRoomQuery, lambda: rooms.wish(**wish)), go)
-    if query.state != query.State.RELEASED:
-        raise BadInput(query.error or f"{connection}: the answer is not shown")
-    return {**(query.result or {}), "left_out": query.suppressed}
+    return decisions.question_result(once(step, CleanRoomQuery, lambda: rooms.propose(**wish)))
 
 
 def _write_copy(step: AgentStep, asked: tools.WriteCopy) -> Any:

@@ -47,9 +47,7 @@ def wish(
     """
     if connection.brand_id != brand.pk:
         raise BadInput("connection: there is no such clean room")
-    if not connection.is_active or not connection.endpoint or not connection.sealed_key:
-        raise NotConfigured(f"{connection}: no address, no key, or switched off; ops staff set them under Clean room connections")  # fmt: skip
-    asked = rooms.chosen(connection.templates, template)
+    asked = _askable(connection, template)
     return CleanRoomQuery.objects.create(
         brand=brand,
         connection=connection,
@@ -57,8 +55,54 @@ def wish(
         parameters=rooms.checked(asked, parameters),
         cost=asked.cost,
         requested_by=by,
-        config={"template": asked.name, "parameters": parameters},
+        config={"template": asked.name, "parameters": parameters, "query": asked.query},
     )
+
+
+def _askable(connection: CleanRoomConnection, template: str) -> rooms.Template:
+    if not connection.is_active or not connection.endpoint or not connection.sealed_key:
+        raise NotConfigured(f"{connection}: no address, no key, or switched off; ops staff set them under Clean room connections")  # fmt: skip
+    return rooms.chosen(connection.templates, template)
+
+
+@transaction.atomic
+def propose(**given: Any) -> CleanRoomQuery:
+    """Record a question for people to approve; nothing is sent or paid before they do.
+
+    Raises:
+        BadInput, NotConfigured: as for a wish.
+        RoomRefused: it costs more than is left.
+    """
+    query = wish(**given)
+    if short := _short(query):
+        raise RoomRefused(short)
+    query.state, query.status, query.finished_at = State.PROPOSED, CleanRoomQuery.Status.SUCCEEDED, timezone.now()
+    query.save(update_fields=["state", "status", "finished_at"])
+    return query
+
+
+def send(query: CleanRoomQuery) -> None:
+    """Queue a proposed question just as it was proposed. The caller holds its row, and people have approved.
+
+    Raises:
+        BadInput, NotConfigured, RoomRefused: it cannot be asked any more, or would be another question.
+    """
+    asked = _askable(query.connection, query.template)
+    if (asked.query, asked.cost) != (query.config.get("query"), query.cost):
+        raise BadInput(f"{query}: the reviewed question was changed since; have it proposed again")
+    rooms.checked(asked, query.parameters)
+    if short := _short(query):
+        raise RoomRefused(short)
+    query.state, query.status, query.queued_at, query.finished_at = State.INTENT, query.Status.QUEUED, timezone.now(), None  # fmt: skip
+    query.save(update_fields=["state", "status", "queued_at", "finished_at"])
+    query.enqueue()
+
+
+def call_back(query: CleanRoomQuery) -> bool:
+    """Make a question that was approved wait again; False where somebody works on it by now."""
+    queued = CleanRoomQuery.objects.filter(pk=query.pk, status=CleanRoomQuery.Status.QUEUED, state=State.INTENT)
+    done = {"state": State.PROPOSED, "status": CleanRoomQuery.Status.SUCCEEDED, "finished_at": timezone.now()}
+    return bool(queued.update(**done))
 
 
 @transaction.atomic
@@ -75,6 +119,19 @@ def used(connection: CleanRoomConnection) -> float:
     return float(sums.get("reserve", 0.0) - sums.get("release", 0.0))
 
 
+def left(connection: CleanRoomConnection) -> float:
+    """Units of the privacy budget that may still be taken."""
+    return connection.budget_units - used(connection)
+
+
+def _short(query: CleanRoomQuery) -> str:
+    """Why the budget does not suffice; empty where it does."""
+    place, units = query.connection, left(query.connection)
+    if query.cost <= units + 1e-9:
+        return ""
+    return f"{place}: this question costs {query.cost:g} and {units:g} of {place.budget_units:g} are left; ops staff set the budget"
+
+
 def work(query: CleanRoomQuery) -> None:
     """The work of a question, inside ``query.tracked()``.
 
@@ -82,7 +139,7 @@ def work(query: CleanRoomQuery) -> None:
         RoomRefused: the budget is used up, the room says no, or the answer would give people away.
         NoAnswer: the room does not answer; the question is asked again with the same key.
     """
-    if query.state in (State.RELEASED, State.REFUSED):
+    if query.state in (State.PROPOSED, State.REJECTED, State.RELEASED, State.REFUSED):
         return
     connection = query.connection
     asked = rooms.chosen(connection.templates, query.template)
@@ -117,18 +174,15 @@ def _reserve(query: CleanRoomQuery) -> None:
         connection = CleanRoomConnection.objects.select_for_update().get(pk=query.connection_id)
         if CleanRoomLedger.objects.filter(query=query, entry="reserve").exists():
             return  # taken before a kill
-        left = connection.budget_units - used(connection)
-        enough = query.cost <= left + 1e-9
-        if enough:
+        query.connection = connection
+        short = _short(query)
+        if not short:
             CleanRoomLedger.objects.create(
                 brand=query.brand, connection=connection, query=query, entry="reserve", units=query.cost
             )
-        _to(query, State.RESERVED if enough else State.REFUSED)
-    if not enough:
-        raise RoomRefused(
-            f"{connection}: this question costs {query.cost:g} and {left:g} of {connection.budget_units:g} are left;"
-            " ops staff set the budget"
-        )
+        _to(query, State.REFUSED if short else State.RESERVED)
+    if short:
+        raise RoomRefused(short)
 
 
 def _refuse(query: CleanRoomQuery, why: str) -> None:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from agents import forecasts
-from agents.models import Adapter, AdapterAlias, Generation
+from agents.models import Adapter, AdapterAlias, CleanRoomQuery, Generation
 from campaigns import history
 from campaigns.models import BudgetPlan, Experiment
 from feedback.models import Feedback
@@ -24,8 +24,10 @@ LEAST_TEXTS, NEWEST_TEXTS = 20, 200
 SERVING = (AdapterAlias.Name.CHAMPION, AdapterAlias.Name.CHALLENGER)
 
 
-def read(subject: BudgetPlan | Experiment | Adapter, today: date) -> dict[str, float]:
+def read(subject: BudgetPlan | Experiment | CleanRoomQuery | Adapter, today: date) -> dict[str, float]:
     """By measure, what is seen of a decision that is being carried out; nothing of one that is not."""
+    if isinstance(subject, CleanRoomQuery):  # answered once: nothing is carried on
+        return {}
     how: Any = {BudgetPlan: _plan, Experiment: _experiment, Adapter: _adapter}[type(subject)]
     seen: dict[str, float] = how(subject, today)
     return seen

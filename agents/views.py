@@ -81,21 +81,31 @@ def _ways_back(user: Any, subject: Any) -> dict[str, Any] | None:
     return _way_back(word, f"#waiting-{subject.pk}") if word else None
 
 
+KINDS: dict[Any, str] = {BudgetPlan: "plan", Experiment: "experiment", CleanRoomQuery: "question"}
+
+
 def _card(subject: Any, user: Any) -> dict[str, Any]:
     """What a person needs for a decision, and nothing else."""
     log = journal.about(subject)
     needed, said = decisions.needed(subject), decisions.words_so_far(subject)
-    is_plan = isinstance(subject, BudgetPlan)
-    result = subject.plan if is_plan else (subject.design.get("best") or subject.design)
-    figures = (
-        [("Budget", words.money(float(subject.total_budget), subject.currency)), ("Expected sales", words.money(result["objective"], subject.currency)), ("At most possible", words.money(result["upper_bound"], subject.currency))]
-        if is_plan
-        else [("Stores", len(result.get("units") or [])), ("Finds a lift of", words.share(result.get("mde"), 1))]
-    )  # fmt: skip
+    change = ""
+    # fmt: off
+    if isinstance(subject, BudgetPlan):
+        result = subject.plan
+        figures: list[tuple[str, Any]] = [("Budget", words.money(float(subject.total_budget), subject.currency)), ("Expected sales", words.money(result["objective"], subject.currency)), ("At most possible", words.money(result["upper_bound"], subject.currency))]
+        change = reverse("change-plan", args=[subject.pk])
+    elif isinstance(subject, CleanRoomQuery):
+        result = decisions.question_result(subject)
+        figures = [("Costs", f"{subject.cost:g}"), ("Left of the privacy budget", f"{result['left']:g}"), ("Least group", subject.connection.k_threshold)]
+    else:
+        result = subject.design.get("best") or subject.design
+        figures = [("Stores", len(result.get("units") or [])), ("Finds a lift of", words.share(result.get("mde"), 1))]
+        change = reverse("change-experiment", args=[subject.pk]) if subject.kind == "geo" else ""
+    # fmt: on
     return {
         "subject": subject,
-        "kind": "plan" if is_plan else "experiment",
-        "url": reverse("budget-plan" if is_plan else "experiment", args=[subject.pk]),
+        "kind": KINDS[type(subject)],
+        "url": _page_of(subject),
         "figures": figures,
         "why": result.get("explanation") or subject.name,
         "log": log,
@@ -106,9 +116,7 @@ def _card(subject: Any, user: Any) -> dict[str, Any]:
         "said": said,
         "mine": any(word.by_id == user.pk for word in said),
         "may": decisions.may_decide(user, subject.brand),
-        "change": reverse("change-plan" if is_plan else "change-experiment", args=[subject.pk])
-        if is_plan or subject.kind == "geo"
-        else "",
+        "change": change,
     }
 
 
@@ -116,10 +124,10 @@ def _card(subject: Any, user: Any) -> dict[str, Any]:
 @login_required
 def decide_waiting(request: StaffRequest, kind: str, pk: UUID, outcome: str) -> HttpResponse:
     """A word on what waits, from the inbox or a plan's page; by HTMX its card answers."""
-    model: Any = {"plan": BudgetPlan, "experiment": Experiment}.get(kind)
+    model: Any = {name: model for model, name in KINDS.items()}.get(kind)
     if model is None or outcome not in ("approve", "reject"):
         raise Http404
-    row = get_object_or_404(model.objects.visible_to(request.user).select_related("brand", "retailer"), pk=pk)
+    row = get_object_or_404(model.objects.visible_to(request.user).select_related("brand"), pk=pk)
     problem, told = "", ""
     if not decisions.may_decide(request.user, row.brand):
         problem = ONLY_DECIDERS
@@ -127,7 +135,7 @@ def decide_waiting(request: StaffRequest, kind: str, pk: UUID, outcome: str) -> 
         try:
             row = decisions.decide(row, outcome, request.user, request.POST.get("note", ""))
             told = _outcome(row)
-        except BadInput as error:
+        except RmnError as error:
             problem = str(error)
     if request.htmx:
         waits = row in decisions.waiting(request.user)
@@ -164,11 +172,15 @@ def _outcome(row: Any) -> str:
     if row.state in (BudgetPlan.State.PROPOSED, Experiment.State.DESIGNED):
         said, needed = len(decisions.words_so_far(row)), decisions.needed(row)
         return f"Your approval is kept; {words.counted(needed - said, 'more person', 'more people')} must approve."
+    if isinstance(row, CleanRoomQuery):
+        return (
+            f"{row}: {'rejected; nothing is sent' if row.state == row.State.REJECTED else 'approved; it is sent once'}."
+        )
     return f"{row} is {row.state}."
 
 
 def _page_of(row: Any) -> str:
-    named = {BudgetPlan: "budget-plan", Experiment: "experiment", Adapter: "adapter"}
+    named: dict[Any, str] = {BudgetPlan: "budget-plan", Experiment: "experiment", CleanRoomQuery: "clean-room-query", Adapter: "adapter"}  # fmt: skip
     return reverse(named[type(row)], args=[row.uuid])
 
 
@@ -289,7 +301,7 @@ TOOL_WORDS = {
     "analyze_experiment": "Read a test's result",
     "check_copy": "Check a text",
     "write_copy": "Write headlines",
-    "query_clean_room": "Ask a clean room",
+    "query_clean_room": "Propose a question to a clean room",
     "scan_personal_data": "Look for personal data",
     "recall_lessons": "Remember like cases",
 }
@@ -315,6 +327,7 @@ def plan(request: StaffRequest, pk: UUID) -> HttpResponse:
                 "step": step,
                 "words": TOOL_WORDS.get(step.tool, step.tool),
                 "found": _found(step),
+                "stands": ROOM_STATES[subject.state] if isinstance(subject, CleanRoomQuery) else "",
                 "problem": step.errors[0]["message"] if step.errors else "",
                 "subject": subject,
                 "url": _page_of(subject) if subject else "",
@@ -886,6 +899,8 @@ def clean_room_query(request: StaffRequest, pk: UUID) -> HttpResponse:
 
 
 ROOM_STATES = {
+    "proposed": "waits for approval; nothing is sent or paid",
+    "rejected": "rejected; nothing was sent or paid",
     "intent": "wished; nothing is sent or paid",
     "reserved": "its cost is taken from the budget",
     "submitted": "sent to the room",

@@ -1,7 +1,7 @@
 """The agents' abilities as typed tools: what a planner may call, and with which arguments.
 
 A tool never takes a brand: the run it is called in says for whom. ``reads`` only looks; ``proposes``
-leaves something for a person to decide; nothing here spends or publishes.
+leaves something for a person to decide: a plan, a test, a question that costs, a text; nothing here spends or publishes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CheckCopy(Arguments):
 
 
 class QueryCleanRoom(Arguments):
-    """Ask a reviewed question of one of the brand's clean rooms; it costs of its privacy budget."""
+    """Propose a reviewed question to one of the brand's clean rooms; it costs of the privacy budget once people approve it."""
 
     connection: str = Field(max_length=80, description="the clean room's name")
     template: str = Field(max_length=80)
@@ -142,8 +142,8 @@ TOOLS = {
         Tool("design_experiment", DesignExperiment, "proposes"),
         Tool("analyze_experiment", AnalyzeExperiment, "reads"),
         Tool("check_copy", CheckCopy, "reads"),
-        Tool("write_copy", WriteCopy, "reads"),
-        Tool("query_clean_room", QueryCleanRoom, "reads"),
+        Tool("write_copy", WriteCopy, "proposes"),
+        Tool("query_clean_room", QueryCleanRoom, "proposes"),
         Tool("scan_personal_data", ScanPersonalData, "reads"),
         Tool("recall_lessons", RecallLessons, "reads"),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agents import planning, services, serving, tasks
+from agents import decisions, planning, services, serving, tasks
 from agents.domain.tools import TOOLS
 from agents.inference.types import Question, Reply
 from agents.models import (
@@ -27,6 +27,7 @@ from agents.models import (
 )
 from campaigns.models import BudgetPlan, Recommendation
 from retailers.models import PerformanceMetric
+from rmn.lib import sealing
 from tests.campaigns.test_doors import weeks
 from tests.conftest import People
 from tests.factories import CleanRoomConnectionFactory, ExperimentFactory, ReflectionFactory
@@ -106,11 +107,8 @@ def plant(people: People, door: str, text: str, run: AgentRun) -> None:
         }
         ExperimentFactory(**mine, name=text[:160], state="analysed", result=told)
     elif door == "clean room":
-        room = CleanRoomConnectionFactory(**mine, name="own room")
-        CleanRoomQuery.objects.create(
-            brand=people.brand, connection=room, template="reach", state="released", status="succeeded",
-            result={"columns": [text], "rows": [[text]]}, idempotency_key=f"step {run.pk} 0",
-        )  # fmt: skip
+        own = {"endpoint": "https://room.example", "sealed_key": sealing.seal("secret", str(people.brand.uuid))}
+        CleanRoomConnectionFactory(**mine, **own, name="own room", templates=[{"name": text}])
 
 
 @pytest.mark.parametrize("door", LOOKS)
@@ -151,7 +149,6 @@ def test_orders_to_a_model_that_obeys_change_nothing(
         assert re.search(r"ORDER<\d+>", " ".join(model.heard)), text  # the order reached the model
         assert CANARY not in told, text
         if door == "clean room":  # the next one stands alone under the room's name
-            CleanRoomQuery.objects.filter(brand=people.brand).delete()
             CleanRoomConnection.objects.filter(brand=people.brand).delete()
     steps = AgentStep.objects.all()
     assert set(steps.values_list("tool", flat=True)) <= set(TOOLS)  # nothing else was ever called
@@ -163,6 +160,6 @@ def test_orders_to_a_model_that_obeys_change_nothing(
     assert not BudgetPlan.objects.filter(state__in=["approved", "superseded"]).exists()
     assert not Recommendation.objects.filter(status__in=["approved", "published"]).exists()
     assert not Recommendation.objects.filter(task="creative").exists()
-    assert not CleanRoomQuery.objects.filter(brand=people.other).exists()
-    proposed = steps.filter(tool__in=[tool.name for tool in TOOLS.values() if tool.effect == "proposes"])
+    assert not CleanRoomQuery.objects.exists()
+    proposed = steps.filter(tool__in=decisions.PROPOSED)
     assert not proposed.filter(errors=[], finished_at__isnull=False).exclude(approval="waiting").exists()

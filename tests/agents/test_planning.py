@@ -16,15 +16,25 @@ from typing import Any
 import numpy as np
 import pytest
 from django.core.management import call_command
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents import decisions, planning, services, serving, tasks
+from agents import decisions, planning, rooms, services, serving, tasks
 from agents.domain import playbooks, tools
 from agents.inference import base
 from agents.inference.errors import InvalidOutput
 from agents.inference.types import Question, Reply
-from agents.models import Adapter, AdapterAlias, AgentRun, CleanRoomQuery, Forecast, Generation, ReflectionLog
+from agents.models import (
+    Adapter,
+    AdapterAlias,
+    AgentRun,
+    ApprovalRule,
+    CleanRoomQuery,
+    Forecast,
+    Generation,
+    ReflectionLog,
+)
 from campaigns.domain.experiments import design as campaign_designs
 from campaigns.models import BudgetPlan, CurveFit, Experiment, Recommendation
 from campaigns.tasks import propose
@@ -478,7 +488,7 @@ def test_a_tool_killed_at_any_moment_is_named_taken_up_once_and_has_its_effect_o
     monkeypatch.setattr(planning, "_by_model", lambda *_: False)
     monkeypatch.setattr(playbooks, "choose", lambda _: QUARTERLY)
     monkeypatch.setattr(playbooks, "steps", lambda *_: [(tool, CALLS[tool])])
-    work, place = planning.DO[tool], {"design_experiment": "design", "write_copy": "ask", "query_clean_room": "fetch"}
+    work, midway = planning.DO[tool], {"design_experiment": (campaign_designs, "design"), "write_copy": (serving, "ask"), "query_clean_room": (rooms, "wish")}  # fmt: skip
 
     def dies(*_: Any, **__: Any) -> Any:
         raise Killed
@@ -489,9 +499,7 @@ def test_a_tool_killed_at_any_moment_is_named_taken_up_once_and_has_its_effect_o
 
     with monkeypatch.context() as patch:
         if moment == "midway":
-            patch.setattr(
-                {"design": campaign_designs, "ask": serving, "fetch": outbound}[place[tool]], place[tool], dies
-            )
+            patch.setattr(*midway[tool], dies)
         else:
             patch.setitem(planning.DO, tool, dies if moment == "before" else done_and_dies)
         with pytest.raises(Killed):
@@ -511,9 +519,180 @@ def test_a_tool_killed_at_any_moment_is_named_taken_up_once_and_has_its_effect_o
         assert (Recommendation.objects.filter(task="creative").count(), run.stop) == (2, "done")
         assert len(step.result["offered"]) == 2
     else:
-        assert CleanRoomQuery.objects.count() == 1
-        assert len(set(answers)) == 1  # the room sees one question, however often it is sent
-        assert list(room.ledger.values_list("entry", flat=True).order_by("entry")) == ["reserve", "spend"]
+        assert (CleanRoomQuery.objects.get().state, step.approval, run.stop) == ("proposed", "waiting", "needs_input")
+        assert (answers, room.ledger.count()) == ([], 0)  # nothing is sent or paid before people approve
+        assert ReflectionLog.objects.filter(subject=CleanRoomQuery.objects.get().pk).count() == 1
+
+
+@pytest.fixture
+def room(people: People) -> Any:
+    return CleanRoomConnectionFactory(
+        brand=people.brand, retailer=people.retailer, name="own room", endpoint="https://room.example",
+        sealed_key=sealing.seal("secret", str(people.brand.uuid)), budget_units=1, templates=[REACH],
+    )  # fmt: skip
+
+
+def asked(people: People, model: Any, *, by: Any = None, **changed: Any) -> AgentRun:
+    """A run whose model proposes a question to the room."""
+    model({"name": "query_clean_room", "arguments": {**CALLS["query_clean_room"], **changed}}, DONE)
+    run = services.wish_for_plan(brand=people.brand, goal="How many saw it?", by=by)
+    tasks.plan(str(run.pk), tenant=run.tenant)
+    run.refresh_from_db()
+    return run
+
+
+@pytest.mark.parametrize("moment", ["before", "midway", "after"])
+def test_an_approved_question_killed_at_any_moment_is_paid_and_seen_by_the_room_once(
+    people: People, model: Any, room: Any, answers: list[Any], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = asked(people, model)
+    for _ in range(2):  # approving twice changes nothing
+        run = decisions.decide_run(run, "approve", people.colleague)
+    query = CleanRoomQuery.objects.get()
+    assert (query.state, query.status, run.stop, answers) == ("intent", "queued", "done", [])
+    send = outbound.fetch
+
+    def dies(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    def sent_and_dies(*given: Any, **named: Any) -> Any:
+        send(*given, **named)
+        raise Killed
+
+    place = {"before": (rooms, "_reserve", dies), "midway": (outbound, "fetch", dies), "after": (outbound, "fetch", sent_and_dies)}  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(*place[moment])
+        with pytest.raises(Killed):
+            tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    CleanRoomQuery.objects.filter(status="running").update(status="queued", lease_until=None)
+    for _ in range(2):  # the broker delivers twice
+        tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    decisions.decide_question(query, "approve", people.ops)
+    query.refresh_from_db()
+    assert (query.state, CleanRoomQuery.objects.count(), set(answers)) == ("released", 1, {query.pk.hex})
+    assert list(room.ledger.values_list("entry", flat=True).order_by("entry")) == ["reserve", "spend"]
+    step = planning.trace(run)["steps"][0]
+    assert (step["approval"], step["decided_by"]) == ("approved", people.colleague.username)
+
+
+def test_a_rejected_question_is_never_sent(people: People, model: Any, room: Any, answers: list[Any]) -> None:
+    run = decisions.decide_run(asked(people, model), "reject", people.colleague, "not worth it")
+    query = CleanRoomQuery.objects.get()
+    tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    query.retry()
+    with pytest.raises(BadInput, match="rejected"):
+        decisions.decide_question(query, "approve", people.colleague)
+    query.refresh_from_db()
+    assert (query.state, run.stop, planning.trace(run)["steps"][0]["approval"]) == ("rejected", "rejected", "rejected")
+    assert (answers, room.ledger.count()) == ([], 0)
+
+
+def test_no_sweep_and_no_message_sends_a_question_that_waits(people: People, model: Any, room: Any, answers: list[Any]) -> None:  # fmt: skip
+    asked(people, model)
+    query = CleanRoomQuery.objects.get()
+    assert not CleanRoomQuery.objects.lost(timezone.now() + dt.timedelta(days=9)).exists()
+    tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    CleanRoomQuery.objects.update(status="queued")  # even so
+    tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    query.refresh_from_db()
+    assert (query.state, answers, room.ledger.count()) == ("proposed", [], 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"connection": "other room"}, "none of that name"),
+        ({"template": "all"}, "this clean room has reach"),
+        ({"parameters": {}}, "were expected"),
+        ({"parameters": {"start": "soon"}}, "a date such as"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_not_proposed(
+    people: People, model: Any, room: Any, answers: list[Any], wrong: Any, named: str
+) -> None:
+    run = asked(people, model, **wrong)
+    assert named in run.steps.get().errors[0]["message"]
+    assert (CleanRoomQuery.objects.count(), run.steps.get().approval, answers) == (0, "not_needed", [])
+
+
+def test_a_question_over_the_budget_is_neither_proposed_nor_approved(
+    people: People, model: Any, room: Any, answers: list[Any]
+) -> None:
+    first, second = asked(people, model), asked(people, model)
+    decisions.decide_run(first, "approve", people.colleague)
+    query = CleanRoomQuery.objects.get(state="intent")
+    tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    with pytest.raises(rooms.RoomRefused, match="0 of 1 are left"):
+        decisions.decide_run(second, "approve", people.colleague)
+    second.refresh_from_db()
+    assert (second.stop, CleanRoomQuery.objects.filter(state="proposed").count()) == ("needs_input", 1)
+    third = asked(people, model)
+    assert "0 of 1 are left" in third.steps.get().errors[0]["message"]
+    assert (len(answers), CleanRoomQuery.objects.count()) == (1, 2)
+
+
+def test_a_reviewed_question_changed_since_it_was_proposed_is_not_sent(
+    people: People, model: Any, room: Any, answers: list[Any]
+) -> None:
+    run = asked(people, model)
+    room.templates = [{**REACH, "sql": REACH["sql"].replace("impressions", "purchases")}]
+    assert room.templates != [REACH]
+    room.save()
+    with pytest.raises(BadInput, match="changed since"):
+        decisions.decide_run(run, "approve", people.colleague)
+    assert (CleanRoomQuery.objects.get().state, answers) == ("proposed", [])
+
+
+def test_a_word_on_a_question_is_taken_back_until_somebody_sends_it(
+    people: People, model: Any, room: Any, answers: list[Any]
+) -> None:
+    run = asked(people, model)
+    for outcome in ("approve", "reject"):
+        run = decisions.decide_run(run, outcome, people.colleague)
+        decisions.undo_last(run, people.colleague)
+        query = CleanRoomQuery.objects.get()
+        tasks.ask_clean_room(str(query.pk), tenant=query.tenant)  # the message that was on its way
+        run.refresh_from_db()
+        assert (CleanRoomQuery.objects.get().state, run.stop, answers) == ("proposed", "needs_input", [])
+    decisions.decide_run(run, "approve", people.colleague)
+    tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    with pytest.raises(BadInput, match="sent by now"):
+        decisions.undo_last(run, people.colleague)
+    assert len(answers) == 1
+
+
+def test_a_rule_can_ask_four_eyes_of_questions(people: People, model: Any, room: Any, answers: list[Any]) -> None:
+    ApprovalRule.objects.create(brand=people.brand, pattern="query_*", people=2)
+    run = asked(people, model)
+    run = decisions.decide_run(run, "approve", people.colleague)
+    assert (CleanRoomQuery.objects.get().state, run.stop) == ("proposed", "needs_input")
+    run = decisions.decide_run(run, "approve", people.ops)
+    assert (CleanRoomQuery.objects.get().state, run.stop) == ("intent", "done")
+
+
+def test_a_proposed_question_is_decided_at_every_door(people: People, model: Any, room: Any, answers: list[Any]) -> None:  # fmt: skip
+    run = asked(people, model, by=people.owner)
+    query = CleanRoomQuery.objects.get()
+    web = people.web(people.colleague)
+    for page in ("/inbox/", f"/plans/{run.pk}", f"/clean-rooms/questions/{query.pk}", "/decisions/"):
+        assert "own room" in web.get(page).content.decode()
+        assert "own room" not in people.web(people.stranger).get(page).content.decode()
+    assert "Approve" not in people.web(people.owner).get("/inbox/").content.decode()
+    for who in (people.owner, people.stranger):  # nobody who may not decide
+        people.web(who).post(f"/inbox/question/{query.pk}/approve")
+        assert CleanRoomQuery.objects.get().state == "proposed"
+    waits = web.get("/api/v1/approvals/").json()["waiting"]
+    assert [row["clean_room_query"] for row in waits] == [str(query.pk)]
+    told = web.post(f"/inbox/question/{query.pk}/reject", headers={"HX-Request": "true"}).content.decode()
+    assert "nothing is sent" in told
+    run = asked(people, model, by=people.owner)
+    sent = web.post("/api/v1/approvals/", {"clean_room_query": str(CleanRoomQuery.objects.get(state="proposed").pk), "outcome": "approve"}, content_type="application/json")  # fmt: skip
+    assert (sent.status_code, sent.json()["state"]) == (200, "intent")
+    query = CleanRoomQuery.objects.get(state="intent")
+    tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    page = web.get(f"/plans/{run.pk}").content.decode()
+    assert "checked and shown" in page
+    assert len(answers) == 1
 
 
 def test_a_tool_that_hangs_is_cut_off_and_named(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,16 +713,12 @@ def test_no_tool_outlasts_its_run(people: People, monkeypatch: pytest.MonkeyPatc
     assert run.steps.get().errors[0]["kind"] == "ToolTimedOut"
 
 
-def test_who_may_not_ask_a_clean_room_does_not_by_a_goal_either(people: People, model: Any, answers: list[Any]) -> None:
-    CleanRoomConnectionFactory(
-        brand=people.brand, retailer=people.retailer, name="own room", endpoint="https://room.example",
-        sealed_key=sealing.seal("secret", str(people.brand.uuid)), budget_units=5, templates=[REACH],
-    )  # fmt: skip
-    for who, sent in ((people.owner, 0), (people.colleague, 1)):
-        model({"name": "query_clean_room", "arguments": CALLS["query_clean_room"]}, DONE)
-        run = services.wish_for_plan(brand=people.brand, goal="How many saw it?", by=who)
-        tasks.plan(str(run.pk), tenant=run.tenant)
-        assert (len(answers), bool(run.steps.get().errors)) == (sent, not sent)
+def test_who_may_not_ask_a_clean_room_does_not_by_a_goal_either(
+    people: People, model: Any, room: Any, answers: list[Any]
+) -> None:
+    for who in (people.owner, people.colleague, None):  # nor does who may, before somebody approves
+        run = asked(people, model, by=who)
+        assert (run.stop, run.steps.get().approval, answers) == ("needs_input", "waiting", [])
 
 
 @pytest.mark.parametrize(

@@ -692,7 +692,15 @@ def test_a_proposed_question_is_decided_at_every_door(people: People, model: Any
     tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
     page = web.get(f"/plans/{run.pk}").content.decode()
     assert "checked and shown" in page
-    assert len(answers) == 1
+    room.budget_units = 2
+    room.save()
+    asked(people, model, by=people.owner)
+    last = CleanRoomQuery.objects.get(state="proposed")
+    people.web(people.ops).post(
+        "/admin/agents/cleanroomquery/", {"action": "approve", "_selected_action": [str(last.pk)]}
+    )
+    last.refresh_from_db()
+    assert (last.state, len(answers)) == ("intent", 1)
 
 
 def test_a_tool_that_hangs_is_cut_off_and_named(people: People, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django_htmx.middleware import HtmxDetails
 from rest_framework_simplejwt.authentication import JWTAuthentication
@@ -86,20 +86,12 @@ def acting_user(request: HttpRequest) -> Any:
 @contextmanager
 def scope_of(person: Any) -> Iterator[None]:
     """The rest of the block acts for this person's brands; on PostgreSQL in one transaction."""
-    if person is None:
-        scope: Any = tenancy.nobody()
-    else:
+    scope = tenancy.NOBODY
+    if person is not None:
         brands = apps.get_model("retailers", "Brand").objects
-        if brands.sees_all(person):
-            scope = tenancy.everyone()
-        else:
-            scope = tenancy.acting_for(brands.keys_of(person))
-    if connection.vendor == "postgresql":
-        with transaction.atomic(), scope:
-            yield
-    else:
-        with scope:
-            yield
+        scope = tenancy.EVERYONE if brands.sees_all(person) else tenancy.named(brands.keys_of(person))
+    with tenancy.in_transaction(scope):
+        yield
 
 
 def _within(person: Any, content: Iterable[Any]) -> Iterator[Any]:

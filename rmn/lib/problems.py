@@ -1,12 +1,13 @@
-"""What the API's settings name: pages, allowances, and errors as problem details."""
+"""What the API's settings name: pages, filters, allowances, and errors as problem details."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.apps import apps
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
+from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import exceptions
 from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
@@ -34,6 +35,23 @@ class Pages(CursorPagination):
             return super().paginate_queryset(queryset, request, view)
         except (ValueError, OverflowError, ValidationError):
             raise exceptions.NotFound(self.invalid_cursor_message) from None
+
+
+class Filters(DjangoFilterBackend):
+    """Filters by a view's allowlist; a view's filter set is made once, and only what asks for one pays for it."""
+
+    made: ClassVar[dict[type, Any]] = {}
+
+    def get_filterset_class(self, view: Any, queryset: Any = None) -> Any:
+        if type(view) not in self.made:
+            self.made[type(view)] = super().get_filterset_class(view, queryset)
+        return self.made[type(view)]
+
+    def filter_queryset(self, request: Any, queryset: Any, view: Any) -> Any:
+        known = self.get_filterset_class(view, queryset)
+        if known is None or not any(name in request.query_params for name in known.base_filters):
+            return queryset
+        return super().filter_queryset(request, queryset, view)
 
 
 class BrandThrottle(SimpleRateThrottle):

@@ -8,11 +8,11 @@ reads the same scope from ``rmn.brands`` as the second net, so that a forgotten 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.signals import connection_created
 
 from rmn.lib.errors import RmnError
@@ -34,8 +34,13 @@ def current() -> str:
 @contextmanager
 def acting_for(brand_ids: Iterable[int]) -> Iterator[None]:
     """Run the block for these brands (primary keys) and no other."""
-    with _within(",".join(str(int(key)) for key in sorted(set(brand_ids)))):
+    with _within(named(brand_ids)):
         yield
+
+
+def named(brand_ids: Iterable[int]) -> str:
+    """These brands (primary keys) as a scope."""
+    return ",".join(str(int(key)) for key in sorted(set(brand_ids)))
 
 
 @contextmanager
@@ -49,6 +54,26 @@ def everyone() -> Iterator[None]:
 def nobody() -> Iterator[None]:
     with _within(NOBODY):
         yield
+
+
+@contextmanager
+def in_transaction(scope: str) -> Iterator[None]:
+    """Run the block in a scope as ``current`` tells it; on PostgreSQL in one transaction that carries it.
+
+    Where the transaction is the block's own, the database forgets the scope with it: nothing is set back.
+    """
+    connection = connections[DEFAULT_DB_ALIAS]
+    if connection.vendor != "postgresql" or connection.in_atomic_block:
+        with transaction.atomic() if connection.vendor == "postgresql" else nullcontext(), _within(scope):
+            yield
+        return
+    with transaction.atomic():
+        token = _scope.set(scope)
+        _apply(connection)
+        try:
+            yield
+        finally:
+            _scope.reset(token)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def running(root: Path) -> Iterator[tuple[Any, Any]]:
     from agents.inference.decoder import Decoder
     from agents.inference.engine import AdapterStore, Engine, Limits
 
-    limits = Limits(rows=ROWS, total_tokens=512, input_tokens=511)
+    limits = Limits(rows=ROWS, total_tokens=512, input_tokens=511, shared_tokens=0)  # prompts are read, as peers do
     decoder = Decoder(BASE)
     tokenizer = AutoTokenizer.from_pretrained(BASE, local_files_only=True)
     engine = Engine(decoder, AdapterStore(root, decoder, BASE, limits, require_manifest=False), tokenizer, limits)

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ class Limits:
     input_tokens: int = 2047
     total_tokens: int = 2048
     prefill_tokens: int = 256  # tokens of prompts a turn
+    shared_tokens: int = 16  # a beginning this long is taken over from a row that holds it; 0: never
     adapter_bytes: int = 2**30  # weights of adapters held in memory
     max_rank: int = MAX_RANK
     request_s: float = 300.0
@@ -147,6 +148,26 @@ class FairQueue:
             self.waiting = {name: queue for name, queue in self.waiting.items() if queue}
             self.served = {name: served for name, served in self.served.items() if name in self.waiting}
         return gone
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A prompt whose keys and values lie in a row. Only the same tenant's, under the same weights, may be taken over."""
+
+    tenant: str
+    digest: str  # of the adapter; empty: the base model
+    prompt: list[int]
+
+    def common(self, request: Request) -> int:
+        """Tokens that the request's prompt begins with too; its last is always read, for what follows it."""
+        if self.tenant != request.tenant or self.digest != (request.adapter.digest if request.adapter else ""):
+            return 0
+        most = min(len(self.prompt), len(request.prompt) - 1)
+        return next((at for at in range(most) if self.prompt[at] != request.prompt[at]), most)
+
+
+def _kept(request: Request) -> Kept:
+    return Kept(request.tenant, request.adapter.digest if request.adapter else "", request.prompt)
 
 
 class AdapterStore:
@@ -313,6 +334,9 @@ class Engine:
         self.queue = FairQueue()
         self.running: list[Request] = []  # a request's place is its row in the cache
         self.partial: Request | None = None  # a long prompt, part of it taken in; its row is the next one
+        # whose prompt each row holds, also after its answer ended: the next that begins alike need not read it again
+        self.kept: list[Kept | None] = [None] * limits.rows
+        self.shared = 0  # tokens of prompts that were taken over
         self.lock = threading.Condition()
         self.stopping = False
         self.speed = 50.0  # tokens a second, lately
@@ -413,8 +437,11 @@ class Engine:
             if last is not request:
                 self.cache.move(len(self.running), row, last.held)
                 self.running[row] = last
+                # the freed row goes on holding the last one's prompt, and this one's is gone
+                self.kept[row] = self.kept[len(self.running)]
             if self.partial is not None:
                 self.cache.move(len(self.running) + 1, len(self.running), self.partial.held)
+                self.kept[len(self.running)] = None
         self._end(request, end)
 
     def _end(self, request: Request, end: EndEvent) -> None:
@@ -436,18 +463,43 @@ class Engine:
             if request is None:
                 break
             self.partial = None
-            new = min(len(request.prompt) - request.held, budget)
-            if fresh and new < len(request.prompt) - request.held:
-                self.queue.put_back(request)  # a long prompt begins a turn of its own
+            source, held = (row, request.held) if request.held else self._alike(request)
+            new = min(len(request.prompt) - held, budget)
+            if fresh and (new < len(request.prompt) - held or self._gains(request, fresh, held)):
+                self.queue.put_back(request)  # a long prompt begins a turn of its own; a shared one waits for it
                 break
             if not request.started:
                 request.started = time.monotonic()
-                self.queue.count(request.tenant, len(request.prompt))
+                self.queue.count(request.tenant, len(request.prompt) - held)
+            if held > request.held:
+                if source != row:
+                    self.cache.move(source, row, held)
+                request.held = held
+                self.shared += held
+            self.kept[row] = None  # until the prompt is whole
             fresh.append(request)
-            pieces.append((row, request.held, new))
+            pieces.append((row, held, new))
             budget -= new
             row += 1
         return fresh, pieces
+
+    def _alike(self, request: Request) -> tuple[int, int]:
+        """The row that holds most of the prompt's beginning, and how many tokens of it; 0 where it is not worth it."""
+        if not self.limits.shared_tokens or request.wants_prompt_logprobs:  # these are read off the whole prompt
+            return 0, 0
+        row, held = max(
+            ((row, kept.common(request)) for row, kept in enumerate(self.kept) if kept is not None),
+            key=lambda one: one[1],
+            default=(0, 0),
+        )
+        return (row, held) if held >= self.limits.shared_tokens else (0, 0)
+
+    def _gains(self, request: Request, fresh: Sequence[Request], held: int) -> bool:
+        """Whether a prompt of this very turn begins so much like it that waiting one turn saves reading it."""
+        if not self.limits.shared_tokens or request.wants_prompt_logprobs:
+            return False
+        common = max(_kept(other).common(request) for other in fresh)
+        return common >= held + self.limits.shared_tokens
 
     def _prefill(self, fresh: list[Request], pieces: list[tuple[int, int, int]]) -> int:
         device = self.decoder.device
@@ -467,12 +519,13 @@ class Engine:
         start = 0
         whole: list[Request] = []
         lasts: list[int] = []
-        for request, (_, held, new) in zip(fresh, pieces):
+        for request, (row, held, new) in zip(fresh, pieces):
             if request.wants_prompt_logprobs:
                 self._score_prompt(request, hidden[start : start + new], held)
             start += new
             request.held = held + new
             if request.held == len(request.prompt):
+                self.kept[row] = _kept(request)
                 whole.append(request)
                 lasts.append(start - 1)
             else:

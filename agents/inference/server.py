@@ -92,6 +92,7 @@ class Metrics:
             ("rmn_running", "Sequences running", lambda: len(engine.running)),
             ("rmn_waiting", "Requests waiting", lambda: len(engine.queue)),
             ("rmn_tokens_per_second", "Lately", lambda: engine.speed),
+            ("rmn_prompt_tokens_shared_total", "Tokens of prompts taken over, not read again", lambda: engine.shared),
             ("rmn_adapters_loaded", "Adapters in memory", lambda: len(store.loaded)),
             ("rmn_adapter_bytes", "Their weights", lambda: store.held_bytes),
             ("rmn_adapter_budget_bytes", "Room for weights", lambda: store.limits.adapter_bytes),

@@ -291,3 +291,63 @@ def test_a_grammar_holds_for_its_own_request_only(engine, expected, base):
     assert regex.text[-3:].isdigit()
     assert set(json.loads(shaped.text)) == {"n", "s"}
     assert free.sink.answer() == expected["some"][PROMPTS[2]]
+
+
+LONG = "Write one headline for a shop that sells bread, tea and soap. Obey the rules of the network. "
+
+
+def test_a_prompt_that_begins_as_another_is_not_read_twice_and_is_answered_the_same(base, root):
+    """In any order, with other adapters between, while the first runs and after it ended."""
+    plain, sharing = build(base, root, shared_tokens=0), build(base, root)
+    asked = [(name, LONG + end) for end in ("Now for tea.", "Now for soap.", "") for name in (None, "one", "two")] * 2
+    random.Random(1).shuffle(asked)
+    answers = []
+    for engine in (plain, sharing):
+        engine.start()
+        first = [ask(engine, prompt, name) for name, prompt in asked[:9]]
+        found = [request.sink.answer() for request in first]
+        found += [ask(engine, prompt, name).sink.answer() for name, prompt in asked[9:]]
+        engine.stop()
+        answers.append(found)
+    assert answers[0] == answers[1]
+    assert plain.shared == 0
+    read = sum(len(tokenizer()(prompt)["input_ids"]) for _, prompt in asked)
+    assert sharing.shared > 0.6 * read
+
+
+def test_nothing_is_taken_over_from_another_tenant_or_from_other_weights(base, root):
+    engine = build(base, root)
+    engine.start()
+    for tenant, name in (("a", None), ("b", None), ("a", "one"), ("b", "one"), ("a", "two")):
+        ask(engine, LONG, name, tenant=tenant).sink.answer()
+    engine.stop()
+    assert engine.shared == 0
+
+
+def test_a_prompt_whose_own_probabilities_are_asked_for_is_read_whole(base, root):
+    engine = build(base, root)
+    engine.start()
+    ask(engine, LONG).sink.answer()
+    scored = ask(engine, LONG, wants_prompt_logprobs=True)
+    scored.sink.answer()
+    engine.stop()
+    assert engine.shared == 0
+    assert len(scored.prompt_logprobs) == len(scored.prompt)
+
+
+def test_rows_that_moved_share_what_they_hold_now(base, root):
+    """Answers of many lengths end at all times, so rows move; what is taken over is still the right prompt's."""
+    plain, sharing = build(base, root, shared_tokens=0, rows=3), build(base, root, rows=3)
+    draw = random.Random(2)
+    starts = [LONG, "Save on soap! " * 5, "Two for one on tea, this week only. " * 3]
+    asked = [
+        (draw.choice(starts) + str(number), draw.choice([None, "one"]), draw.randint(1, 12)) for number in range(60)
+    ]
+    answers = []
+    for engine in (plain, sharing):
+        engine.start()
+        waiting = [ask(engine, prompt, name, max_new=new) for prompt, name, new in asked]
+        answers.append([request.sink.answer() for request in waiting])
+        engine.stop()
+    assert answers[0] == answers[1]
+    assert sharing.shared > 1000

@@ -41,6 +41,7 @@ from rmn.lib.errors import BadInput
 DONE = {"approve": "approved", "reject": "rejected", "modify": "changed"}
 DECIDERS = {"analyst", "ops"}
 RESTATED = timedelta(days=42)  # networks restate for weeks
+ANSWERED = timedelta(days=7)  # until a clean room has answered or said no
 VOTED = timedelta(weeks=6)  # until an adapter's votes are counted
 UNDO_FOR = timedelta(minutes=10)
 PROPOSED = {
@@ -468,7 +469,16 @@ def decide_question(query: CleanRoomQuery, outcome: str, by: Any, note: str = ""
         return row
     log = journal.about(row)
     if outcome == "approve":
-        journal.approved(log, by, note)
+        log = journal.approved(log, by, note)
+        _expect(
+            log,
+            by,
+            statement=f"{row.connection} answers {row.template} with rows that may be shown",
+            metric="rows",
+            value=1,
+            subject={"question": str(row.pk)},
+            due=timezone.now().date() + ANSWERED,
+        )
         rooms.send(row)
     else:
         journal.refused(log, by, note)

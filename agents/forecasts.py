@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from agents.domain import calibration
 from agents.domain.reflection import BIASES
-from agents.models import Forecast
+from agents.models import CleanRoomQuery, Forecast
 from campaigns import history
 from campaigns.domain import fitting
 from campaigns.models import BudgetPlan, Experiment
@@ -251,6 +251,8 @@ def read(forecast: Forecast, today: date, totals: Callable[..., history.Totals] 
     subject = forecast.subject
     if "experiment" in subject:
         return _of_experiment(forecast)
+    if "question" in subject:
+        return _of_question(forecast)
     if today < forecast.due:
         return Reading(why="its day has not come")
     if "adapter" in subject:
@@ -278,6 +280,18 @@ def _of_experiment(forecast: Forecast) -> Reading:
         return Reading(why=f"the analysis gives no {forecast.metric}", never=True)
     source = {"experiment": str(test.pk), "method": result.get("method"), "verdict": result.get("verdict")}
     return Reading(float(observed), source)
+
+
+def _of_question(forecast: Forecast) -> Reading:
+    query = _row(CleanRoomQuery, forecast.brand, forecast.subject["question"])
+    if query is None:
+        return Reading(why="the question is gone", never=True)
+    if query.state in (CleanRoomQuery.State.PROPOSED, CleanRoomQuery.State.REJECTED):
+        return Reading(why="its approval was taken back", never=True)
+    if query.state not in (CleanRoomQuery.State.RELEASED, CleanRoomQuery.State.REFUSED):
+        return Reading(why=f"the question is {query.state}")
+    rows = len((query.result or {}).get("rows", ()))
+    return Reading(float(rows), {"question": str(query.pk), "state": query.state, "left out": query.suppressed})
 
 
 def votes(rows: Any, digest: str) -> tuple[int, int]:

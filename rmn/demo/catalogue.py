@@ -8,7 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-# Product types of the study that a reader knows at sight; every third is kept unseen for the evaluation.
+# Product types of the study that a reader knows at sight; every third is kept unseen for the evaluation,
+# and so are all of the second list: a small gain over a good prompt takes many cases to tell from chance.
 TYPES = """
 SHREDDED CHEESE, POTATO CHIPS, KIDS CEREAL, TOILET TISSUE, CONDENSED SOUP, GROUND COFFEE, ADULT CEREAL, POURABLE SALAD DRESSINGS,
 SPRING WATER, CREAM CHEESE, COTTAGE CHEESE, PEANUT BUTTER, BUTTER, PRETZELS, TOASTER PASTRIES, FRZN FRENCH FRIES, GRANOLA BARS,
@@ -17,6 +18,15 @@ PICKLES, SKILLET DINNERS, SANDWICH COOKIES, BBQ SAUCE, FABRIC SOFTENER LIQUID, W
 POWDER LAUNDRY DETERGENT, CORN CHIPS, LIQUID DISH DETERGENT, CHOCOLATE MILK, ICE CREAM SANDWICHES, BROTH, PLASTIC TRASH BAGS,
 MACARONI DRY, FROSTING, FROZEN FRUIT, FABRIC SOFTENER SHEETS, REFRIG DIPS, LIQUID BLEACH, STUFFING MIXES, PAPER NAPKINS, TEA SWEETENED,
 LAYER CAKE MIX, BROWNIE MIX, RYE BREADS, GRATED CHEESE, REFRIGERATED PUDDING, SWEETENERS, CONES, ORGANIC SALAD MIX
+"""
+UNSEEN_TYPES = """
+SHAMPOO, TOOTHPASTE, BODY WASH, BAR SOAP, RAISINS, GRAHAM CRACKERS, HOT SAUCE, TOMATO SAUCE, JELLY, CHARCOAL, PANCAKE MIXES, GREEN OLIVES,
+APPLE SAUCE, MEAT SNACKS, FREEZER BAGS, SANDWICH BAGS, FOOD STORAGE BAGS, CLEANING WIPES, PLASTIC CUPS, FOAM PLATES, BASIC PAPER PLATES,
+BABY WIPES, BABY DIAPERS, BAKING NUTS, CHEWING GUM, SPECIALTY COOKIES, COOKING SPRAYS, DRY SOUP, GROUND TURKEY, CORN DOGS, BURRITOS,
+BLUEBERRIES, STRAWBERRIES, STANDARD OATMEAL, CANNED MILK, MICROWAVABLE SOUPS, FROZEN CREAM PIES, BAGGED CHEESE SNACKS, ENERGY DRINK,
+MULTI-PACK CRACKERS, MULTI-PACK COOKIES, SANDWICH BUNS, SUGAR, CHOCOLATE COVERED COOKIES, PUDDINGS DRY, PREMIUM BREAD,
+LIQUID LAUNDRY DETERGENTS, FRZN WHIPPED TOPPING, FRZN MEAT ALTERNATIVES, HAND AND BODY LOTIONS, PEACHES, MEXICAN SEASONING MIXES,
+SCOOP LITTER, FRUIT BOWL AND CUPS, TUNA, SPICES & SEASONINGS
 """
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(OZ|CT|LB|GA|LOAD|LOADS|GAL)$")
 UNITS = {"OZ": "oz", "CT": "count", "LB": "lb", "GA": "gal", "GAL": "gal", "LOAD": "loads", "LOADS": "loads"}
@@ -35,7 +45,8 @@ class Product:
 
 def catalogue(data_dir: Path) -> list[Product]:
     """The products, by sales in the study; the same list each time."""
-    wanted = [name.strip() for name in TYPES.replace("\n", " ").split(",")]
+    shown, kept = ([name.strip() for name in some.replace("\n", " ").split(",")] for some in (TYPES, UNSEEN_TYPES))
+    wanted = [*shown, *kept]
     sales = (
         pl.scan_parquet(data_dir / "transactions.parquet").group_by("product_id").agg(sales=pl.col("sales_value").sum())
     )
@@ -50,8 +61,11 @@ def catalogue(data_dir: Path) -> list[Product]:
     for row in rows.iter_rows(named=True):
         if row["product_type"] not in best and SIZE.search(row["package_size"].strip()):
             best[row["product_type"]] = row
-    found = [best[name] for name in wanted if name in best]
-    return [_product(row, unseen=index % 3 == 2) for index, row in enumerate(found)]
+    first, second = ([best[name] for name in some if name in best] for some in (shown, kept))
+    return [
+        *(_product(row, unseen=index % 3 == 2) for index, row in enumerate(first)),
+        *(_product(row, unseen=True) for row in second),
+    ]
 
 
 def _product(row: dict[str, object], *, unseen: bool) -> Product:

@@ -426,7 +426,10 @@ def dpo(facts: Facts) -> Facts:
 
 
 def evaluate(facts: Facts) -> Facts:
-    """Both adapters on products that nothing was trained on: SFT against the base, DPO against SFT."""
+    """Both adapters on products that nothing was trained on: SFT against the base, DPO against SFT.
+
+    And each against the base under its best prompt: an adapter that a prompt equals has not earned its place.
+    """
     brand = acme()
     first, second = serving.find(facts["sft"]["adapter"]), serving.find(facts["dpo"]["adapter"])
     results = {}
@@ -439,13 +442,13 @@ def evaluate(facts: Facts) -> Facts:
                 candidate=candidate,
                 champion=champion,
                 networks=list(NETWORKS),
-                prompt_alone=False,  # the loop is shown against the base; a real gate asks for more (docs/training.md)
             )
             with run.tracked():
                 training_tasks.judge(run, client)
             results[name] = must(run).result  # type: ignore[attr-defined]
     rates = {
         "base": results["sft"]["pass_rate"]["champion"],
+        "prompt_alone": results["sft"]["pass_rate"]["prompt_alone"],
         "sft": results["sft"]["pass_rate"]["candidate"],
         "dpo": results["dpo"]["pass_rate"]["candidate"],
     }
@@ -455,7 +458,7 @@ def evaluate(facts: Facts) -> Facts:
         "reasons": {name: found["reasons"] for name, found in results.items()},
         "needed_cases": {name: found["needed_cases"] for name, found in results.items()},
         "note": ", ".join(f"{name} {rate['estimate']:.2f}" for name, rate in rates.items())
-        + f"; SFT is {results['sft']['verdict'].replace('_', ' ')} than the base, DPO {results['dpo']['verdict'].replace('_', ' ')} against SFT",
+        + f"; SFT is {results['sft']['verdict'].replace('_', ' ')} than the base and its best prompt, DPO {results['dpo']['verdict'].replace('_', ' ')} against SFT",
     }
 
 
@@ -463,11 +466,10 @@ def deploy(facts: Facts) -> Facts:
     """What the gate lets through is proved on the server and becomes champion."""
     verdict = facts["evaluate"]["verdict"]
     if verdict["sft"] != "better":
-        raise RmnError(f"the SFT adapter is {verdict['sft']} against the base: nothing is deployed")
+        raise RmnError(f"the SFT adapter is {verdict['sft']} against the base and its best prompt: nothing is deployed")
     chosen = "dpo" if verdict["dpo"] == "better" else "sft"
     reason = "; ".join(facts["evaluate"]["reasons"][chosen])
     if chosen == "sft":
-        reason += " (against the base; a prompt with worked examples was not compared here)"
         reason += f". DPO was not promoted: {verdict['dpo'].replace('_', ' ')} ({'; '.join(facts['evaluate']['reasons']['dpo'])})"
     adapter = serving.find(facts[chosen]["adapter"])
     run = agent_services.wish_for_deployment(adapter=adapter)

@@ -20,7 +20,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents import decisions, planning, rooms, services, serving, tasks
+from agents import decisions, forecasts, planning, rooms, services, serving, tasks
 from agents.domain import playbooks, tools
 from agents.inference import base
 from agents.inference.errors import InvalidOutput
@@ -585,6 +585,21 @@ def test_a_rejected_question_is_never_sent(people: People, model: Any, room: Any
     query.refresh_from_db()
     assert (query.state, run.stop, planning.trace(run)["steps"][0]["approval"]) == ("rejected", "rejected", "rejected")
     assert (answers, room.ledger.count()) == ([], 0)
+
+
+def test_an_approved_question_expects_rows_and_its_answer_says_whether_they_came(
+    people: People, model: Any, room: Any, answers: list[Any]
+) -> None:
+    decisions.decide_run(asked(people, model), "approve", people.colleague)
+    query, claim = CleanRoomQuery.objects.get(), Forecast.objects.get()
+    assert (claim.metric, claim.value, claim.status, claim.made_by) == ("rows", 1, "open", people.colleague)
+    assert claim.probability == claim.reflection.confidence["value"]  # type: ignore[union-attr]
+    assert forecasts.resolve_ready([claim], claim.due)["open"] == 1  # nobody has answered yet
+    tasks.ask_clean_room(str(query.pk), tenant=query.tenant)
+    query.refresh_from_db()
+    forecasts.resolve_ready([claim], timezone.now().date())
+    claim.refresh_from_db()
+    assert (claim.status, claim.happened) == ("resolved", bool(query.result["rows"]))
 
 
 def test_no_sweep_and_no_message_sends_a_question_that_waits(people: People, model: Any, room: Any, answers: list[Any]) -> None:  # fmt: skip

@@ -215,7 +215,7 @@ def _learning(facts: dict[str, Any]) -> str:
     }
     return (
         "<h2>It learns from verdicts</h2>"
-        + picture(spec, "Bars of the pass rate with intervals: base, SFT, DPO")
+        + picture(spec, "Bars of the pass rate with intervals: base, its best prompt, SFT, DPO")
         + (picture(loss, "Loss against step for SFT and DPO") if curve else "")
         + f"<p>{esc(facts['deploy'].get('reason', ''))}</p><p class=soft>Pairs are made by rules from policy verdicts, not by people.</p>"
     )

@@ -54,6 +54,7 @@ def summary(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{len(facts['experiment']['units'])} stores for 6 weeks find a lift of {facts['experiment']['mde']:.1%} in 4 of 5",
         ),
         ("pass rate, base", rate("base")),
+        ("pass rate, prompt", rate("prompt_alone")),
         ("pass rate, SFT", rate("sft")),
         ("pass rate, DPO", rate("dpo")),
         ("deployed", f"{facts['deploy']['digest'][:12]} as {facts['deploy']['stage']}. {facts['deploy']['reason']}"),

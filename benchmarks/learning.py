@@ -37,6 +37,7 @@ from training.lora.train import train
 BASE = Path(__file__).resolve().parent.parent / "var" / "models" / "base"
 NETWORKS = ("instacart", "walmart")
 NOISE = 0.25
+SHOWN = 60  # products: the catalogue's first list, of which every third is unseen
 ALONE = True  # minutes, not seconds: runs only where it is named
 
 
@@ -46,7 +47,7 @@ def items() -> tuple[list[briefs.Item], list[briefs.Item]]:
     from rmn.demo.catalogue import catalogue
 
     found: tuple[list[briefs.Item], list[briefs.Item]] = ([], [])
-    for product in catalogue(find_data()):
+    for product in catalogue(find_data())[:SHOWN]:
         for feature in starter.FEATURES:
             item = briefs.Item(product.name, "ACME", product.size, feature, NETWORKS)
             found[product.unseen].append(item)

@@ -174,7 +174,12 @@ def _experiment(facts: dict[str, Any]) -> str:
 def _learning(facts: dict[str, Any]) -> str:
     rates = facts["evaluate"]["pass_rate"]
     values = [
-        {"model": k.replace("_", " "), "rate": v["estimate"] * 100, "lo": v["interval"][0] * 100, "hi": v["interval"][1] * 100}
+        {
+            "model": k.replace("_", " "),
+            "rate": v["estimate"] * 100,
+            "lo": v["interval"][0] * 100,
+            "hi": v["interval"][1] * 100,
+        }
         for k, v in rates.items()
     ]
     spec = {

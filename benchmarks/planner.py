@@ -28,8 +28,7 @@ NOTE = (
     ' as it is; what "auto" does with it is to leave goals to the playbooks. The model is judged by its first call alone, a'
     " playbook by all its steps: it has the easier test. The plan is that of the demo's tenant without a model: feeds read,"
     " curves fitted, budget split, other budgets asked for. Sports forecasts: the map is learnt on the earlier half and scored"
-    " on the later. An ask that a busy server does not answer in time counts as not valid. Times are by the clock: this run stood"
-    " at the lowest priority beside other work (a load of 6 on two cores), which is why two bars of time were missed."
+    " on the later. An ask that a busy server does not answer in time counts as not valid. Times are by the clock."
 )
 GOALS: list[tuple[str, set[str]]] = [
     ("Plan the budget of next quarter", {"allocate_budget"}),

@@ -114,7 +114,7 @@ def answer_once(
         else str(request.META.get("CONTENT_LENGTH")).encode()
     )
     digest = hashlib.sha256(request.get_full_path().encode() + b"\n" + body).hexdigest()
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         try:
             with transaction.atomic():
                 row = keys.create(user=person, key=key[:120], path=request.path[:200], body_sha256=digest)

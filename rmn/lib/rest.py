@@ -8,6 +8,7 @@ from typing import Any
 from django.apps import apps
 from django.db import models
 from django.http import Http404
+from django.utils.functional import cached_property
 from drf_spectacular.contrib.rest_framework_simplejwt import SimpleJWTScheme
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
@@ -91,6 +92,27 @@ class RowSerializer(serializers.ModelSerializer):
 
     id = serializers.UUIDField(source="uuid", read_only=True)
     serializer_related_field = Reference
+
+    @cached_property
+    def _columns(self) -> list[tuple[str, str, Any]]:
+        """Each field that is shown, and the model's own column it is read from; no column where it takes more."""
+        own = {field.attname for field in self.Meta.model._meta.concrete_fields if not field.is_relation}
+        return [
+            (field.field_name, field.source if field.source in own else "", field) for field in self._readable_fields
+        ]
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        """As the base class does it, less what it asks anew for every row of a list."""
+        if not isinstance(instance, self.Meta.model):
+            return super().to_representation(instance)
+        found: dict[str, Any] = {}
+        for name, column, field in self._columns:
+            try:
+                value = getattr(instance, column) if column else field.get_attribute(instance)
+            except serializers.SkipField:
+                continue
+            found[name] = None if value is None else field.to_representation(value)
+        return found
 
     def build_relational_field(self, field_name: str, relation_info: Any) -> Any:
         cls, kwargs = super().build_relational_field(field_name, relation_info)

@@ -7,9 +7,11 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Q, QuerySet, Sum
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.forms import BaseDialogForm
 
 from agents import decisions, journal, services
 from agents.domain.reflection import Reflection
@@ -30,8 +32,8 @@ from agents.models import (
     Prompt,
     ReflectionLog,
 )
-from campaigns.admin import ExperimentAdmin
-from campaigns.models import Experiment
+from campaigns.admin import BudgetPlanAdmin, ExperimentAdmin
+from campaigns.models import BudgetPlan, Experiment
 from rmn.lib import sealing
 from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, asks, question
 from rmn.lib.errors import BadInput, RmnError
@@ -184,10 +186,12 @@ class AgentRunAdmin(RunAdmin):
     actions = [*RunAdmin.actions, "approve_waiting", "reject_waiting"]
 
     @admin.action(description="Approve what waits", permissions=["decide"])
+    @asks("Each goes on with the step it proposed, unless the rules ask for another person's word too.")
     def approve_waiting(self, request: HttpRequest, queryset: QuerySet[AgentRun]) -> None:
         self._decide(request, queryset, "approve")
 
     @admin.action(description="Reject what waits", permissions=["decide"])
+    @asks("Each ends here; what it proposed is not done.")
     def reject_waiting(self, request: HttpRequest, queryset: QuerySet[AgentRun]) -> None:
         self._decide(request, queryset, "reject")
 
@@ -206,6 +210,90 @@ class AgentRunAdmin(RunAdmin):
                 self.message_user(request, str(error), messages.ERROR)
 
 
+class WordForm(BaseDialogForm):
+    """A person's word on a plan: why, and what it is that they decide."""
+
+    form_before_template = "admin/plan_to_decide.html"
+    note = forms.CharField(
+        required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 3}), help_text="kept with the decision"
+    )
+
+    def get_before_template_context(self, request: HttpRequest, object_id: Any = None) -> dict[str, Any]:
+        plan = BudgetPlan.objects.visible_to(request.user).select_related("brand", "retailer").filter(pk=object_id)
+        return {"plan": plan.first()}
+
+
+@admin.register(BudgetPlan)
+class DecidedBudgetPlanAdmin(BudgetPlanAdmin):
+    """Plans and, where they wait, the word on them: one in a dialog with its note, many by one question."""
+
+    actions = [*BudgetPlanAdmin.actions, "approve", "reject"]
+    actions_detail = ["approve_plan", "reject_plan"]
+
+    @action(
+        description="Approve",
+        permissions=["decide"],
+        icon="check",
+        dialog={
+            "title": "Approve this plan?",
+            "description": "The plan approved before is superseded; its reasons and what it expects are kept. The inbox can take it back for ten minutes.",
+            "form_class": WordForm,
+            "form_submit_text": "Approve",
+        },
+    )
+    def approve_plan(self, request: HttpRequest, form: WordForm, object_id: str) -> HttpResponse:
+        return self._word(request, form, object_id, "approve")
+
+    @action(
+        description="Reject",
+        permissions=["decide"],
+        icon="close",
+        dialog={
+            "title": "Reject this plan?",
+            "description": "It is not spent by; what it offered is withdrawn. The inbox can take it back for ten minutes.",
+            "form_class": WordForm,
+            "form_submit_text": "Reject",
+        },
+    )
+    def reject_plan(self, request: HttpRequest, form: WordForm, object_id: str) -> HttpResponse:
+        return self._word(request, form, object_id, "reject")
+
+    @admin.action(description="Approve", permissions=["decide"])
+    @asks("The plans approved before for the same brand and retailer are superseded; each keeps its reasons.")
+    def approve(self, request: HttpRequest, queryset: QuerySet[BudgetPlan]) -> None:
+        self._decide(request, queryset, "approve")
+
+    @admin.action(description="Reject", permissions=["decide"])
+    @asks("They are not spent by; what they offered is withdrawn.")
+    def reject(self, request: HttpRequest, queryset: QuerySet[BudgetPlan]) -> None:
+        self._decide(request, queryset, "reject")
+
+    def has_decide_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Analysts and ops staff decide; about one plan, while it waits."""
+        if object_id is None:
+            return decisions.may_decide(request.user)
+        plan = self.get_queryset(request).awaiting_approval().select_related("brand").filter(pk=object_id).first()
+        return plan is not None and decisions.may_decide(request.user, plan.brand)
+
+    def _word(self, request: HttpRequest, form: WordForm, object_id: str, outcome: str) -> HttpResponse:
+        self._decide(request, self.get_queryset(request).filter(pk=object_id), outcome, form.cleaned_data["note"])
+        where = reverse("admin:campaigns_budgetplan_change", args=[object_id])
+        return HttpResponse(headers={"HX-Redirect": where})
+
+    def _decide(self, request: HttpRequest, queryset: QuerySet[BudgetPlan], outcome: str, note: str = "") -> None:
+        for row in queryset.select_related("brand"):
+            try:
+                if not decisions.may_decide(request.user, row.brand):
+                    raise BadInput(f"{row}: you decide for other brands, not for {row.brand}")
+                done = decisions.decide_plan(row, outcome, request.user, note or "console")
+                waits = done.state == BudgetPlan.State.PROPOSED
+                self.message_user(
+                    request, f"{row}: {'kept; another person must approve too' if waits else done.state}."
+                )
+            except RmnError as error:
+                self.message_user(request, str(error), messages.ERROR)
+
+
 @admin.register(Experiment)
 class ApprovedExperimentAdmin(ExperimentAdmin):
     """Tests of what an ad brings: their steps, and the word that lets one run."""
@@ -213,6 +301,7 @@ class ApprovedExperimentAdmin(ExperimentAdmin):
     actions = [*ExperimentAdmin.actions, "approve"]
 
     @admin.action(description="Approve", permissions=["act"])
+    @asks("From then on each may start: its arms are held apart on the days it names.")
     def approve(self, request: HttpRequest, queryset: QuerySet[Experiment]) -> None:
         for row in queryset.select_related("brand"):
             try:
@@ -434,10 +523,12 @@ class CleanRoomQueryAdmin(RunAdmin):
     actions = [*RunAdmin.actions, "approve", "reject"]
 
     @admin.action(description="Approve: send it", permissions=["decide"])
+    @asks("Each is sent to its clean room and takes its share of the privacy budget.")
     def approve(self, request: HttpRequest, queryset: QuerySet[CleanRoomQuery]) -> None:
         self._decide(request, queryset, "approve")
 
     @admin.action(description="Reject", permissions=["decide"])
+    @asks("They are not asked, and no privacy budget is taken.")
     def reject(self, request: HttpRequest, queryset: QuerySet[CleanRoomQuery]) -> None:
         self._decide(request, queryset, "reject")
 

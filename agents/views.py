@@ -785,7 +785,8 @@ def playground_stream(request: StaffRequest) -> HttpResponseBase:
     """The text of one side as server-sent events: piece, piece ..., then end with the verdict, or problem."""
     form = PlaygroundForm(request.GET, user=request.user)
     if not form.is_valid():
-        return HttpResponse("; ".join(f"{k}: {v[0]}" for k, v in form.errors.items()), status=422)
+        told = "; ".join(f"{k}: {v[0]}" for k, v in form.errors.items())
+        return HttpResponse(told, status=422, content_type="text/plain")
     said = form.cleaned_data
     side = request.GET.get("side", "")
     routes = serving.aliases(brand=said["brand"], retailer=said["retailer"], task=Task.CREATIVE)

@@ -150,7 +150,7 @@ def postgres_programs() -> Path | None:
     """The folder of PostgreSQL's server programs; none where it is not installed."""
     found = shutil.which("initdb")
     places = [found] if found else sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), reverse=True)
-    return Path(places[0]).parent if places else None
+    return Path(places[0]).resolve().parent if places else None  # a link to it has not all its neighbours
 
 
 def _programs() -> Path:

@@ -82,8 +82,9 @@ class ResponseCurveAdmin(ReadOnlyAdmin):
     list_select_related = ["brand", "retailer"]
 
 
-@admin.register(BudgetPlan)
 class BudgetPlanAdmin(RunAdmin):
+    """Plans of what to spend; registered by the agents, whose service decides on them."""
+
     list_display = ["name", "brand", "shown_status", "shown_state", "total_budget", "currency", "shown_gain", "page"]
     list_filter = [
         question("waits", "waits", approval=("for approval", BudgetPlanQuerySet.awaiting_approval)),

@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -234,7 +234,7 @@ def _references(model: type[models.Model], to: Collection[type[models.Model]]) -
 def _text(value: Any) -> str:
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, Decimal | UUID):
+    if isinstance(value, Decimal | UUID | tzinfo):  # the schedules' time zone is one
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be saved")
 

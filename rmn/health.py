@@ -14,7 +14,7 @@ import redis
 from django.conf import settings
 from django.contrib.admin.views.decorators import staff_member_required
 from django.core.cache import cache
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count, Min
@@ -38,6 +38,7 @@ JUST_UPGRADED = timedelta(minutes=1)
 
 
 @require_GET
+@transaction.non_atomic_requests
 def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
     return JsonResponse({"status": "live"})
 
@@ -51,6 +52,7 @@ def _may_look_inside(request: HttpRequest) -> bool:
 
 
 @require_GET
+@transaction.non_atomic_requests
 def metrics(request: HttpRequest) -> HttpResponse:
     """For Prometheus: Django's figures, and ours on runs and parts."""
     if not _may_look_inside(request):
@@ -68,6 +70,11 @@ def _ours() -> CollectorRegistry:
     oldest = Gauge("rmn_oldest_queued_seconds", "Age of the oldest run that waits.", ["kind"], registry=registry)
     ok = Gauge("rmn_part_ok", "1 where a part of the system works.", ["part"], registry=registry)
     now = timezone.now()
+    told = parts()
+    for name, one in told.items():
+        ok.labels(name).set(1 if one["ok"] else 0)
+    if not told["database"]["ok"] or not told["migrations"]["ok"]:
+        return registry  # there are no rows to count; the parts say why
     with tenancy.everyone():
         for model in runs.kinds():
             kind = model._meta.model_name
@@ -76,21 +83,25 @@ def _ours() -> CollectorRegistry:
                 count.labels(kind, row["status"]).set(row["n"])
             first = model.objects.filter(status="queued").aggregate(at=Min("queued_at"))["at"]
             oldest.labels(kind).set((now - first).total_seconds() if first else 0)
-        for name, told in parts().items():
-            ok.labels(name).set(1 if told["ok"] else 0)
     return registry
 
 
 def parts() -> dict[str, dict[str, Any]]:
-    """Every part: whether it works, and if not, why and what to do."""
-    return {name: _ask(check) for name, check in CHECKS.items()}
+    """Every part: whether it works, and if not, why and what to do; also while the database is away."""
+    try:
+        with tenancy.everyone():
+            return {name: _ask(check) for name, check in CHECKS.items()}
+    except DatabaseError:  # the connection kept from the last request is dead, and takes no scope
+        connection.close()
+        with tenancy.everyone():
+            return {name: _ask(check) for name, check in CHECKS.items()}
 
 
 @require_GET
+@transaction.non_atomic_requests
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when the site can do its work; causes and next steps for those who may look inside."""
-    with tenancy.everyone():
-        checks = parts()
+    checks = parts()
     needed = all(checks[name]["ok"] for name in ("database", "migrations"))
     whole = all(check["ok"] for check in checks.values())
     body: dict[str, Any] = {"status": "ready" if whole else "degraded" if needed else "not ready"}
@@ -103,8 +114,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 @staff_member_required(login_url="login")
 def page(request: HttpRequest) -> HttpResponse:
     """The same for ops staff, on a page."""
-    with tenancy.everyone():
-        return render(request, "health.html", {"parts": parts()})
+    return render(request, "health.html", {"parts": parts()})
 
 
 def _ask(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import connection
+from django_celery_beat.models import CrontabSchedule
 
 from agents.inference import adapters as folders
 from agents.models import Adapter
@@ -85,6 +86,7 @@ def filled(people: People, settings: Any, tmp_path: Path) -> People:
             brand=brand, url="https://hooks.example.com/", sealed_secret=sealing.seal("whsec", str(brand.uuid))
         )
     audit.record(brand=None, actor="ops", action="rules changed")
+    CrontabSchedule.objects.create(minute="15", hour="4", timezone="America/New_York")  # as a beat writes them
     return people  # fmt: skip
 
 

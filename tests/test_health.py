@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 from django.core.cache import cache
-from django.db import ProgrammingError
+from django.db import OperationalError, ProgrammingError
 from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
@@ -52,6 +52,22 @@ def raising(error: Exception) -> Any:
         raise error
 
     return work
+
+
+def test_a_probe_of_life_asks_the_database_nothing(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        assert Client().get("/healthz").json() == {"status": "live"}
+
+
+def test_probes_answer_while_the_database_is_away(well: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "django.db.backends.utils.CursorWrapper.execute", raising(OperationalError("connection refused"))
+    )
+    answer = Client().get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "not ready"
+    assert answer.json()["checks"]["database"]["next"] == "check DATABASE_URL and that the server runs"
+    assert 'rmn_part_ok{part="database"} 0.0' in Client().get("/metrics").content.decode()
 
 
 def test_a_whole_system_is_ready(well: None) -> None:

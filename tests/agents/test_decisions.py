@@ -189,11 +189,39 @@ class TestApproved:
             elif door == "api":
                 people.api(who).post(f"/api/v1/experiments/{row.pk}/approve/", {}, format="json")
             elif who is people.ops:
-                wish = {"action": "approve", "_selected_action": [str(row.pk)]}
+                wish = {"action": "approve", "_selected_action": [str(row.pk)], "confirmed": "yes"}
                 people.web(who).post("/admin/campaigns/experiment/", wish)
             row.refresh_from_db()
         if door != "console":  # analysts have none
             assert (row.state, Forecast.objects.count()) == (Experiment.State.APPROVED, 1)
+
+    def test_the_console_asks_in_a_dialog_before_a_plan_is_approved(self, people: People) -> None:
+        plan, web = proposed(people), people.web(people.ops)
+        page = f"/admin/campaigns/budgetplan/{plan.pk}/"
+        asked = web.get(f"{page}approve_plan/").content.decode()
+        assert "Approve this plan?" in asked
+        assert f"/budgets/{plan.pk}" in asked  # what is decided on stands in the question
+        plan.refresh_from_db()
+        assert plan.state == BudgetPlan.State.PROPOSED
+        assert f"{page}approve_plan/" in web.get(f"{page}change/").content.decode()
+        done = web.post(f"{page}approve_plan/", {"note": "as last year", "_form_submitted": "on"})
+        assert done["HX-Redirect"] == f"{page}change/"
+        plan.refresh_from_db()
+        assert (plan.state, plan.decision_note) == (BudgetPlan.State.APPROVED, "as last year")
+        assert Forecast.objects.count() == 1
+        assert f"{page}approve_plan/" not in web.get(f"{page}change/").content.decode()
+        assert web.get(f"{page}reject_plan/").status_code == 403  # it waits no more
+
+    def test_plans_chosen_in_the_console_are_decided_on_after_a_question(self, people: People) -> None:
+        plan = proposed(people)
+        wish = {"action": "reject", "_selected_action": [str(plan.pk)]}
+        asked = people.web(people.ops).post("/admin/campaigns/budgetplan/", wish).content.decode()
+        assert "what they offered is withdrawn" in asked
+        plan.refresh_from_db()
+        assert plan.state == BudgetPlan.State.PROPOSED
+        people.web(people.ops).post("/admin/campaigns/budgetplan/", {**wish, "confirmed": "yes"})
+        plan.refresh_from_db()
+        assert plan.state == BudgetPlan.State.REJECTED
 
     def test_an_adapter_waits_for_as_many_as_the_rules_ask(self, people: People) -> None:
         ApprovalRule.objects.create(brand=people.brand, pattern="deploy_adapter", above=0, people=2)

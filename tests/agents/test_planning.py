@@ -712,7 +712,7 @@ def test_a_proposed_question_is_decided_at_every_door(people: People, model: Any
     asked(people, model, by=people.owner)
     last = CleanRoomQuery.objects.get(state="proposed")
     people.web(people.ops).post(
-        "/admin/agents/cleanroomquery/", {"action": "approve", "_selected_action": [str(last.pk)]}
+        "/admin/agents/cleanroomquery/", {"action": "approve", "_selected_action": [str(last.pk)], "confirmed": "yes"}
     )
     last.refresh_from_db()
     assert (last.state, len(answers)) == ("intent", 1)

@@ -18,7 +18,7 @@ from campaigns.copy import fingerprint
 from campaigns.models import Recommendation, Task
 from feedback import services as feedback
 from retailers.models import Brand, Retailer, SKUCatalog
-from retailers.services import checker, redact, rules_in_force
+from retailers.services import checker, masker, redact, rules_in_force
 from rmn.lib.errors import BadInput, RmnError
 
 log = structlog.get_logger(__name__)
@@ -45,10 +45,10 @@ def brief(*, brand: Brand, retailer: Retailer, product: str, feature: str) -> tu
     row = known.filter(sku=product).first() or known.filter(name__iexact=product.strip()).order_by("sku").first()
     facts = dict(row.facts) if row else {}
     item = briefs.Item(
-        product=row.name if row else product.strip(),
+        product=row.name if row else redact(brand, product.strip()).text,
         brand=str(facts.get("brand") or brand.name),
         size=row.package_size if row else "",
-        feature=feature.strip(),
+        feature=redact(brand, feature.strip()).text,
         networks=(network,),
         facts={"rival_brands": brand.rivals} if brand.rivals else {},
     )
@@ -78,7 +78,7 @@ def write(
     usual = serving.aliases(brand=brand, retailer=retailer, task=Task.CREATIVE)
     route = serving.route(brand=brand, retailer=retailer, task=Task.CREATIVE, key=key)
     routes = [route, usual["champion"]] if route.alias == "challenger" else [route]
-    check = checker(brand)
+    check, mask = checker(brand), masker(brand)
 
     def one(number: int, route: serving.Route) -> tuple[dict[str, Any], Generation]:
         how: dict[str, Any] = {"temperature": 0.0 if number == 0 else 0.8, "seed": number, "max_tokens": LONGEST}
@@ -88,7 +88,7 @@ def write(
             reply, generation = serving.ask(
                 client, route, prompt, brand=brand, retailer=retailer, task=Task.CREATIVE, prompt_version=briefs.VERSION, **how
             )  # fmt: skip
-            text = briefs.tidy(reply.text)
+            text = mask(briefs.tidy(reply.text)).text
             generation.verdict, found = creative.findings(text, item, check)
             if generation.verdict == "pass" or repaired == REPAIRS:
                 break

@@ -33,6 +33,8 @@ class AgentRunQuerySet(RunQuerySet):
 class AgentRun(Run):
     """A goal on its way through the agents, step by step."""
 
+    masked: ClassVar[tuple[str, ...]] = ("goal", "pending")
+
     task_name: ClassVar[str] = "agents.tasks.plan"
     words: ClassVar[str] = "Plan"
 
@@ -61,6 +63,8 @@ class AgentRun(Run):
 
 class AgentStep(models.Model):
     """One tool call of a run: what was asked, whether it was valid, what came back, who allowed it."""
+
+    masked: ClassVar[tuple[str, ...]] = ("raw",)
 
     class Approval(models.TextChoices):
         NOT_NEEDED = "not_needed"
@@ -130,6 +134,8 @@ class ApprovalQuerySet(TenantQuerySet):
 class Approval(Owned):
     """One person's word on what waited: a plan, a tool's proposal, an adapter; words are added, or taken back and kept."""
 
+    masked: ClassVar[tuple[str, ...]] = ("note", "title")
+
     class Outcome(models.TextChoices):
         APPROVE = "approve"
         MODIFY = "modify"
@@ -176,6 +182,16 @@ class ReflectionLogQuerySet(TenantQuerySet):
 
 class ReflectionLog(Owned):
     """Why a decision was taken: frames, risks, biases, confidence, threshold, and what was decided."""
+
+    masked: ClassVar[tuple[str, ...]] = (
+        "context",
+        "alternate_frames",
+        "risk_assessment",
+        "confidence",
+        "bias_checkpoint",
+        "decision",
+        "outcome",
+    )
 
     class Phase(models.TextChoices):
         REFLECTION = "reflection"
@@ -261,6 +277,8 @@ class Edited(RmnError):
 
 class Forecast(Owned):
     """What a decision expects: a claim that will turn out true or false, never edited afterwards."""
+
+    masked: ClassVar[tuple[str, ...]] = ("statement",)
 
     CLAIM: ClassVar[list[str]] = [
         "brand_id",
@@ -493,6 +511,8 @@ class CleanRoomConnection(Owned):
 
 class CleanRoomQuery(Run):
     """One question to a clean room, from intent to release."""
+
+    masked_names: ClassVar[tuple[str, ...]] = ("parameters",)
 
     class State(models.TextChoices):
         PROPOSED = "proposed"  # by a planner's run; nothing is sent before people approve

@@ -255,9 +255,9 @@ def _next_call(
         else:
             generation.text = retailers.redact(run.brand, reply.text).text
             generation.save()
-            raw = reply.text
+            raw = generation.text
             _spend(run, limits, started, reply.tokens_in + reply.tokens_out)
-            reading = tools.validate(raw, ENDINGS)
+            reading = tools.validate(reply.text, ENDINGS)
             errors = [error.row() for error in reading.errors]
             if len(reading.calls) == 1 and not errors:
                 call = (reading.calls[0].name, reading.calls[0].arguments)

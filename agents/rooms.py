@@ -23,7 +23,7 @@ from agents.domain import rooms
 from agents.models import CleanRoomConnection, CleanRoomLedger, CleanRoomQuery
 from retailers import audit
 from retailers.models import Brand
-from rmn.lib import outbound, sealing, sigv4
+from rmn.lib import masking, outbound, sealing, sigv4
 from rmn.lib.errors import BadInput, NotConfigured, RmnError
 
 TIMEOUT_S = 30.0
@@ -371,6 +371,7 @@ def _ask_aws(query: CleanRoomQuery, account: _Account, method: str, url: str, bo
 def _show(query: CleanRoomQuery, asked: rooms.Template, rows: Any) -> None:
     """Keep what may be shown, with its line in the ledger and in the audit chain."""
     k = query.connection.k_threshold
+    rows = masking.told(rows, masking.of(query.brand, prose=False))  # a group may be named after somebody
     kept, left_out = rooms.protected(rows, asked.count, k)
     total = sum(row[asked.count] for row in rows)
     earlier = CleanRoomQuery.objects.filter(connection=query.connection, state=State.RELEASED, result__isnull=False)

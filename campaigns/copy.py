@@ -18,7 +18,7 @@ from django.utils import timezone
 from campaigns.models import CopyEvidence, Recommendation
 from retailers import audit, loads
 from retailers.models import Membership, roles
-from retailers.services import check_text
+from retailers.services import check_text, redact
 from rmn.lib import stats
 from rmn.lib.errors import BadInput
 
@@ -51,6 +51,11 @@ def _tell(row: Recommendation, by: Any, action: str, **payload: Any) -> None:
     audit.record(brand=row.brand, actor=by.get_username(), action=action, subject=row, payload=told)
 
 
+def _said(row: Recommendation, text: str, most: int) -> str:
+    """What a person typed as it is kept: personal data masked, so that text, verdict and chain tell the same."""
+    return redact(row.brand, text.strip()[:most]).text
+
+
 def _on_file(row: Recommendation) -> list[str]:
     """What evidence says of this text, as the policy reads it."""
     found = ((row.content.get("copy") or {}).get("facts") or {}).get("evidence") or []
@@ -65,6 +70,7 @@ def _keep(row: Recommendation, evidence: list[str]) -> None:
 def _judge(row: Recommendation, by: Any) -> None:
     assert row.retailer is not None  # noqa: S101  # _open saw to it
     known = row.content.get("copy") or {}
+    row.text = redact(row.brand, row.text).text  # the verdict is on what is kept
     facts = {"rival_brands": row.brand.rivals, "brand": row.brand.name, **(known.get("facts") or {})}
     found = check_text(
         text=row.text,
@@ -90,7 +96,7 @@ def check(row: Recommendation, by: Any, *, text: str | None = None, evidence: st
     if text is not None:
         row.text = text
     if evidence.strip():
-        _keep(row, [*_on_file(row), evidence.strip()[:2000]])
+        _keep(row, [*_on_file(row), _said(row, evidence, 2000)])
     _judge(row, by)
     _tell(row, by, "copy checked", verdict=row.verdict["verdict"], evidence=bool(evidence.strip()))
     return row
@@ -111,14 +117,15 @@ def override(row: Recommendation, by: Any, *, reason: str) -> Recommendation:
     _same_text(row)
     if row.verdict.get("verdict") == "pass":
         raise BadInput(f"{row}: the text passes; there is nothing to override")
+    reason = _said(row, reason, 1000)
     row.verdict = {
         **row.verdict,
-        "override": {"reason": reason.strip()[:1000], "by": by.get_username(), "at": timezone.now().isoformat()},
+        "override": {"reason": reason, "by": by.get_username(), "at": timezone.now().isoformat()},
     }
     row.status = Status.OFFERED
     row.save(update_fields=["verdict", "status"])
     rules = sorted({found["rule"] for found in row.verdict.get("findings", [])})
-    _tell(row, by, "verdict overridden", rules=rules, reason=reason.strip()[:1000])
+    _tell(row, by, "verdict overridden", rules=rules, reason=reason)
     return row
 
 
@@ -149,7 +156,7 @@ def add_evidence(row: Recommendation, by: Any, *, note: str, link: str = "", fil
         brand=row.brand,
         retailer=row.retailer,
         recommendation=row,
-        note=note.strip()[:2000],
+        note=_said(row, note, 2000),
         link=link.strip(),
         added_by=by,
     )
@@ -218,7 +225,7 @@ def reject(row: Recommendation, by: Any, *, reason: str) -> Recommendation:
     row = _open(row)
     if len(reason.strip()) < SHORTEST:
         raise BadInput("reason: say in a sentence why this text will not be published; it is kept in the audit chain")
-    word = {"reason": reason.strip()[:1000], "by": by.get_username(), "at": timezone.now().isoformat()}
+    word = {"reason": _said(row, reason, 1000), "by": by.get_username(), "at": timezone.now().isoformat()}
     row.verdict = {**row.verdict, "rejected": word}
     row.status = Status.WITHDRAWN
     row.save(update_fields=["verdict", "status"])
@@ -287,10 +294,11 @@ def answer(row: Recommendation, by: Any, *, outcome: str, note: str = "") -> Rec
         raise BadInput(f"outcome {outcome!r}: one of {', '.join(OUTCOMES)}")
     if row.status != Status.PUBLISHED:
         raise BadInput(f"{row}: it is {row.status}; a network answers what was published")
-    told = [*(row.content.get("network_answers") or []), {"outcome": outcome, "note": note[:500], "text_sha256": fingerprint(row.text)}]  # fmt: skip
+    note = _said(row, note, 500)
+    told = [*(row.content.get("network_answers") or []), {"outcome": outcome, "note": note, "text_sha256": fingerprint(row.text)}]  # fmt: skip
     row.content = {**row.content, "network_answers": told}
     row.save(update_fields=["content"])
-    _tell(row, by, "network answered", outcome=outcome, note=note[:500])
+    _tell(row, by, "network answered", outcome=outcome, note=note)
     return row
 
 

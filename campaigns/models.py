@@ -22,6 +22,8 @@ from rmn.lib.runs import Run, RunQuerySet
 class AudienceSegment(Owned):
     """People an ad may be shown to: how they are defined, and how many they are thought to be."""
 
+    masked_names: ClassVar[tuple[str, ...]] = ("name", "definition", "source")
+
     retailer = models.ForeignKey(Retailer, models.PROTECT, related_name="+")
     name = models.CharField(max_length=160)
     definition = models.JSONField(default=dict, blank=True)
@@ -52,6 +54,8 @@ class CampaignQuerySet(TenantQuerySet):
 
 class Campaign(Owned):
     """What one advertiser buys from one retailer between two dates."""
+
+    masked_names: ClassVar[tuple[str, ...]] = ("name",)
 
     class Status(models.TextChoices):
         DRAFT = "draft"
@@ -187,6 +191,9 @@ class BudgetPlanQuerySet(RunQuerySet):
 class BudgetPlan(Run):
     """A split of one budget over arms, with its value, its bound and the price of every limit."""
 
+    masked: ClassVar[tuple[str, ...]] = ("decision_note",)
+    masked_names: ClassVar[tuple[str, ...]] = ("name",)
+
     class State(models.TextChoices):
         DRAFT = "draft"
         PROPOSED = "proposed"
@@ -232,6 +239,9 @@ class ExperimentQuerySet(RunQuerySet):
 
 class Experiment(Run):
     """A test of what an ad brings: designed, approved, running, analysed."""
+
+    masked: ClassVar[tuple[str, ...]] = ("hypothesis",)
+    masked_names: ClassVar[tuple[str, ...]] = ("name",)
 
     class State(models.TextChoices):
         DRAFT = "draft"
@@ -328,6 +338,9 @@ class Task(models.TextChoices):
 class Recommendation(Owned):
     """The thing judged, whoever drafted it: a plan, a text, a test, a next step."""
 
+    masked: ClassVar[tuple[str, ...]] = ("text", "prompt")
+    masked_names: ClassVar[tuple[str, ...]] = ("title", "content")
+
     class Source(models.TextChoices):
         OPTIMIZER = "optimizer"
         AGENT = "agent"
@@ -374,6 +387,8 @@ class Recommendation(Owned):
 
 class CopyEvidence(Owned):
     """What proves a claim of a text: a file or a link, and what it shows in the claim's own words."""
+
+    masked: ClassVar[tuple[str, ...]] = ("note", "file_name")
 
     retailer = models.ForeignKey(Retailer, models.PROTECT, null=True, blank=True, related_name="+")
     recommendation = models.ForeignKey(Recommendation, models.PROTECT, related_name="evidence")

@@ -19,7 +19,7 @@ from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from retailers.models import AuditEntry, AuditHead, Brand
-from rmn.lib import sealing
+from rmn.lib import masking, sealing
 from rmn.lib.errors import BadInput
 
 FIRST = "0" * 64
@@ -61,7 +61,7 @@ def record(
         "action": action[:80],
         "subject_type": subject._meta.label if subject is not None else "",
         "subject_id": str(getattr(subject, "uuid", None) or getattr(subject, "pk", "")) if subject is not None else "",
-        "payload": _kept(json.loads(json.dumps(dict(payload or {}), default=str))),
+        "payload": _kept(masking.told(json.loads(json.dumps(dict(payload or {}), default=str)), masking.of(brand))),
     }
     line = AuditEntry(brand=brand, **{**told, "at": at})
     append = _append_at_once if connection.vendor == "postgresql" else _append

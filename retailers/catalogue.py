@@ -20,6 +20,7 @@ from retailers.domain.catalogue import Catalogue
 from retailers.domain.identifiers import Claim, Conflict
 from retailers.domain.mapping import Dialect, MappingFile
 from retailers.models import Brand, FeedLoad, ProductIdentifier, Retailer, SKUCatalog
+from rmn.lib import masking
 from rmn.lib.errors import BadInput
 
 PART = 2000
@@ -55,7 +56,10 @@ def read(path: Path, name: str, brand: Brand, retailer: Retailer, *, repair: boo
 
 def compare(brand: Brand, found: Catalogue) -> Changes:
     """The file's products beside those that stand; an empty cell leaves what stands."""
-    changes = Changes()
+    changes, mask = Changes(), masking.of(brand, prose=False)
+    for product in found.products:
+        if "name" in product.values:
+            product.values["name"] = mask(product.values["name"])[:240]
     for part in _parts(found.products):
         rows = SKUCatalog.objects.filter(brand=brand, sku__in=[product.sku for product in part])
         standing = {row.sku: row for row in rows}

@@ -22,6 +22,7 @@ from django.utils import timezone
 from retailers.domain import reconcile, rmis
 from retailers.domain.mapping import MappingFile
 from retailers.models import Brand, FeedLoad, MetricOutcome, MetricRevision, PerformanceMetric, QuarantinedRow
+from rmn.lib import masking
 from rmn.lib.errors import BadInput
 
 BATCH = 2000
@@ -119,6 +120,7 @@ def _metrics(folder: Path, load: FeedLoad, mapping: MappingFile) -> pl.LazyFrame
         pl.lit(bool(mapping.spend_assumed)).alias("spend_assumed"),
         pl.col("hour").is_not_null().alias("hourly"),
     )
+    rows = _masked(rows, load)
     told = rows.select(REPORT).unique().collect(engine="streaming")
     numbers = [
         reconcile.report_number((load.retailer_id, *where, load.brand_id), grain, start, end, hourly)
@@ -126,6 +128,24 @@ def _metrics(folder: Path, load: FeedLoad, mapping: MappingFile) -> pl.LazyFrame
     ]
     known = told.with_columns(pl.Series("report", numbers, dtype=pl.Int64)).lazy()
     return rows.join(known, on=REPORT, how="left").drop("hourly")
+
+
+TEXTS = ("campaign_name", "ad_group_name", "keyword", "search_term", "placement")
+# six digits, an at, or a device's pairs: without one of these a name holds no structured personal data
+MAY_HOLD = r"(?i)@|%40|[\(\[]at[\)\]]| at .* dot |\d(?:\D{0,4}\d){5}|[0-9a-f]{2}[:-][0-9a-f]{2}[:-]|[0-9a-f]{12}|(?:(?:zero|oh|one|two|three|four|five|six|seven|eight|nine)[ ,-]+){5}|[\x{ff00}-\x{ffef}]"
+
+
+def _masked(rows: pl.LazyFrame, load: FeedLoad) -> pl.LazyFrame:
+    """The rows with structured personal data masked in what people name and shoppers type; keys stay as they were."""
+    odd = rows.select(TEXTS).filter(pl.any_horizontal(pl.col(TEXTS).str.contains(MAY_HOLD))).unique()
+    found = odd.collect(engine="streaming")
+    mask = masking.of(load.brand, prose=False)
+    for name in TEXTS:
+        other = {text: mask(text) for text in found[name].unique().to_list()}
+        other = {text: new[:240] for text, new in other.items() if new != text}
+        if other:
+            rows = rows.with_columns(pl.col(name).replace(other))
+    return rows
 
 
 def _outcomes(folder: Path) -> pl.LazyFrame:

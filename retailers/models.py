@@ -163,6 +163,8 @@ def roles(user: Any, brand: Brand | None = None) -> set[str]:
 class SKUCatalog(Owned):
     """One product of a brand, and what may be said about it."""
 
+    masked_names: ClassVar[tuple[str, ...]] = ("name", "facts")
+
     sku = models.CharField(max_length=80)  # the brand's own code
     name = models.CharField(max_length=240)
     gtin14 = models.CharField(max_length=14, blank=True, db_index=True)
@@ -315,6 +317,8 @@ class FeedMapping(Addressed):
 class FeedSource(Owned):
     """A folder or an address that is looked at by the clock; what is new there is loaded."""
 
+    masked: ClassVar[tuple[str, ...]] = ("last_error",)
+
     retailer = models.ForeignKey(Retailer, models.PROTECT, related_name="+")
     address = models.CharField(
         max_length=400,
@@ -358,6 +362,8 @@ class FeedLoadQuerySet(RunQuerySet):
 
 class FeedLoad(Run):
     """One report file on its way into the metrics: whole, or not at all."""
+
+    masked: ClassVar[tuple[str, ...]] = ("file_name",)
 
     task_name: ClassVar[str] = "retailers.tasks.load_feed"
     words: ClassVar[str] = "Load feed"

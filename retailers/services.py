@@ -15,7 +15,6 @@ from typing import Any
 from uuid import uuid4
 
 import polars as pl
-from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Count, Max, Q, Sum
@@ -41,7 +40,7 @@ from retailers.models import (
     SKUCatalog,
     Webhook,
 )
-from rmn.lib import outbound, pii
+from rmn.lib import masking, outbound, pii
 from rmn.lib.errors import BadInput
 from rmn.lib.rows import scope_text
 
@@ -644,11 +643,9 @@ def known_ids(brand: Brand) -> frozenset[str]:
     return found
 
 
-def masker(brand: Brand | None) -> Callable[[str], pii.Masked]:
+def masker(brand: Brand | None) -> Callable[..., pii.Masked]:
     """Masks personal data under the brand's key (the installation's without one), its own codes left as they are."""
-    if brand is None:
-        return partial(pii.mask, key=settings.RMN_DATA_KEY)
-    return partial(pii.mask, key=f"{settings.RMN_DATA_KEY}:{brand.uuid}", known_ids=known_ids(brand))
+    return partial(pii.mask, key=masking.key(brand), known_ids=known_ids(brand) if brand else ())
 
 
 def redact(brand: Brand, text: str) -> pii.Masked:

@@ -17,14 +17,16 @@ class RmnConfig(AppConfig):
         # may import rmn.lib, hence here.
         from django.conf import settings
 
+        from retailers.services import masker
         from rmn import logins, signs
         from rmn.celery import app
-        from rmn.lib import append_only, bearer, names, pii, tenancy
+        from rmn.lib import append_only, bearer, masking, names, pii, tenancy
 
         app.set_default()
         bearer.know_keys_before()
         tenancy.watch_connections()
         append_only.watch()
+        masking.watch(masker)
         logins.watch()
         if settings.RMN_NAME_MODEL:
             pii.plugins.append(names.Names(settings.RMN_NAME_MODEL))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from rmn.lib.masking import Messenger
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rmn.settings")
 
-app = Celery("rmn")
+app = Messenger("rmn")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["rmn", "retailers", "campaigns", "feedback", "agents", "training"])

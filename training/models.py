@@ -39,6 +39,8 @@ class LessonQuerySet(RunQuerySet):
 class Lesson(Run):
     """From the answers given to a version on trial: two data sets, two trainings, the gate, the stage."""
 
+    masked: ClassVar[tuple[str, ...]] = ("reason",)
+
     TRIES: ClassVar[int] = 10  # of the chain; each step has its own
     task_name: ClassVar[str] = "training.tasks.teach"
     words: ClassVar[str] = "Train, gate, stage"
@@ -77,6 +79,8 @@ class Lesson(Run):
 
 class Withdrawal(Run):
     """A person or a brand takes its answers out of all training: what rested on them is withdrawn and made anew."""
+
+    masked: ClassVar[tuple[str, ...]] = ("reason",)
 
     task_name: ClassVar[str] = "training.tasks.unlearn"
     words: ClassVar[str] = "Unlearn"

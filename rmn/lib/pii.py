@@ -22,7 +22,10 @@ from typing import Any
 
 INVISIBLE = {*range(0x200B, 0x2010), *range(0x2060, 0x2065), 0xFEFF, 0x00AD}
 DASHES, SPACES = "\u2010\u2011\u2012\u2013\u2212", "\u00a0\u202f\u2009"
-ODD = re.compile(f"[{''.join(map(chr, sorted(INVISIBLE)))}\uff00-\uffef{DASHES}{SPACES}]")
+ODD = re.compile(
+    f"[{''.join(map(chr, sorted(INVISIBLE)))}\uff00-\uffef{DASHES}{SPACES}]|%40|%2[bB](?=\\d)|%20(?=[\\w(+])"
+)
+IN_ADDRESSES = {"%40": "@", "%20": " ", "%2B": "+", "%2b": "+"}  # as addresses of the web spell them
 DIGIT_WORDS = {
     w: str(n) for n, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
 } | {"oh": "0"}
@@ -86,8 +89,14 @@ def _plain(text: str) -> _Plain:
     if not ODD.search(text):
         return _Plain(text, range(len(text) + 1))
     letters, place = [], []
+    skip = 0
     for at, char in enumerate(text):
-        if ord(char) in INVISIBLE:
+        if at < skip or ord(char) in INVISIBLE:
+            continue
+        if char == "%" and text[at : at + 3] in IN_ADDRESSES and ODD.match(text, at):
+            letters.append(IN_ADDRESSES[text[at : at + 3]])
+            place.append(at)
+            skip = at + 3
             continue
         wide = unicodedata.normalize("NFKC", char) if "\uff00" <= char <= "\uffef" else char
         if char in DASHES:
@@ -100,21 +109,25 @@ def _plain(text: str) -> _Plain:
     return _Plain("".join(letters), (*place, len(text)))
 
 
-def detect(text: str, known_ids: Collection[str] = ()) -> list[Entity]:
+def detect(text: str, known_ids: Collection[str] = (), *, prose: bool = True) -> list[Entity]:
     """Personal data in a text, in order, no two overlapping.
 
     Args:
         known_ids: ids of the brand's own things (campaigns, SKUs, orders): never personal.
+        prose: look for people, postal addresses and web addresses too; without it for what has a checksum,
+            a form or a word beside it, as in logs and in columns of names, where words are those of things.
     """
     plain = _plain(text)
     found: list[Entity] = []
-    for finder in (_emails, _urls, _cards, _ibans, _national, _addresses_ip, _hashed, _devices, _phones, _births, _places, _streets, _loyalty, _people):  # fmt: skip
+    structured = (_emails, _cards, _ibans, _national, _addresses_ip, _hashed, _devices, _phones, _births, _places, _loyalty)  # fmt: skip
+    for finder in (*structured, _urls, _streets, _people) if prose else structured:
         for kind, start, end, score in finder(plain.text):
             if plain.text[start:end] not in known_ids:
                 found.append(plain.entity(kind, start, end, score))
-    found.extend(plain.entity(*hit) for hit in _letterheads(plain.text, found, plain.place))
-    for plugin in plugins:
-        found.extend(plugin(text))
+    if prose:
+        found.extend(plain.entity(*hit) for hit in _letterheads(plain.text, found, plain.place))
+        for plugin in plugins:
+            found.extend(plugin(text))
     return _disjoint(found)
 
 
@@ -131,14 +144,18 @@ def _disjoint(found: Iterable[Entity]) -> list[Entity]:
     return kept
 
 
-def mask(text: str, key: str, known_ids: Collection[str] = ()) -> Masked:
+TAG = r"\[([A-Z][A-Z_]{1,30})_[0-9a-f]{4}\]"
+
+
+def mask(text: str, key: str, known_ids: Collection[str] = (), *, prose: bool = True) -> Masked:
     """The text with tags such as ``[EMAIL_7f3a]`` in place of personal data.
 
     Args:
         key: of the brand; the same value under the same key has the same tag, under another one another.
         known_ids: as ``detect``.
+        prose: as ``detect``.
     """
-    entities = detect(text, known_ids)
+    entities = detect(text, known_ids, prose=prose)
     parts, at = [], 0
     for one in entities:
         value = re.sub(r"[\W_]+", "", _plain(text[one.start : one.end]).text).casefold()

@@ -13,6 +13,7 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 from rest_framework.throttling import SimpleRateThrottle
 
+from rmn.lib import masking
 from rmn.lib.errors import RmnError
 
 
@@ -136,5 +137,11 @@ def problem(error: Exception, context: dict[str, Any]) -> Response | None:
 
 
 def _answer(code: int, title: str, detail: str, **extra: Any) -> Response:
-    body = {"type": "about:blank", "title": title, "status": code, "detail": detail, **extra}
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": code,
+        "detail": masking.line(detail),
+        **masking.logged(extra),
+    }
     return Response(body, status=code, content_type="application/problem+json")

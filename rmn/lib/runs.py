@@ -27,6 +27,7 @@ from django.urls import reverse
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
+from rmn.lib import masking
 from rmn.lib.errors import RmnError
 from rmn.lib.rows import TenantQuerySet
 
@@ -243,10 +244,10 @@ class Run(models.Model):
     def report(self, progress: float, step: str = "", line: str = "") -> None:
         """Say how far we are; raises Cancelled when a person asked to stop, LeaseLost when we are stale."""
         self.progress = min(max(progress, 0.0), 1.0)
-        self.step = step[:200] or self.step
+        self.step = masking.line(step)[:200] or self.step
         if line or step:
             stamp = timezone.now().strftime("%H:%M:%S")
-            self.log = f"{self.log}{stamp} {line or step}\n"[-20_000:]
+            self.log = f"{self.log}{stamp} {masking.line(line or step)}\n"[-20_000:]
         changed = self._mine().update(
             progress=self.progress, step=self.step, log=self.log, lease_until=timezone.now() + LEASE
         )
@@ -294,7 +295,7 @@ class Run(models.Model):
 
     def _fail(self, message: str, *, retryable: bool, error_id: str = "") -> None:
         again = retryable and self.attempts < self.max_attempts
-        text = message[:4000]
+        text = masking.line(message)[:4000]
         if again:
             later = timezone.now() + max(self.pause() - RESEND_AFTER, timedelta(0))
             self._mine().update(

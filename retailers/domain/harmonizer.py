@@ -6,6 +6,7 @@ settles repeated keys, and reports what went in and what came out to the last ce
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import polars_hash  # noqa: F401  # brings `chash`: SHA-256 inside polars, on all cores
 
@@ -29,7 +31,11 @@ from rmn.lib.errors import BadInput
 RAW = "__raw__"
 CODE = "__code__"
 REFUSED = "__refused__"
+AT_ONCE = "__at_once_"
+LEFT = "__left__"
 MASK = "__mask__"
+ARROW = "ARROW:schema"
+CODES = pl.Enum(sorted(rmis.CURRENCIES))
 DATES = ("date", "period_start", "period_end")
 # What names a row at each grain: without it the row says nothing.
 GRAIN_PARTS: dict[str, tuple[str, ...]] = {
@@ -83,13 +89,14 @@ class Planned:
         accepted: METRICS_SCHEMA less what the file's end decides, plus outcome columns.
         metrics, outcomes, quarantine: as in rmis.
         suspects: how many rows end in an empty cell, and so may have too few.
-        totals: one row per currency and row-level attribute: sums of the outcome columns.
+        sums: one row per currency: sum and count of each outcome column.
     """
 
     metrics: pl.LazyFrame
     outcomes: pl.LazyFrame
     quarantine: pl.LazyFrame
     suspects: pl.LazyFrame
+    sums: pl.LazyFrame
     bound: Bound
     warning_names: tuple[str, ...]
 
@@ -104,9 +111,54 @@ def sha256_hex(text: pl.Expr) -> pl.Expr:
     return text.chash.sha2_256()  # type: ignore[attr-defined]
 
 
+def code_of(name: str) -> pl.Expr:
+    """A currency as an enum: every row let through has a listed code or none."""
+    return pl.col(name).cast(CODES)
+
+
 def blake3_hex(text: pl.Expr) -> pl.Expr:
     """Lower-case hex BLAKE3, 64 characters: as hard to forge as SHA-256, at a fifth of its time."""
     return text.chash.blake3()  # type: ignore[attr-defined]
+
+
+def canonical_json(rows: pl.Series) -> pl.Series:
+    """The canonical JSON of each row of a struct of text, days and small numbers; its fields are in order."""
+    frame = rows.struct.unnest()
+    plain = not _needs_escapes(frame)
+    columns = [_days(column) if column.dtype == pl.Date else column for column in frame.get_columns()]
+    frame = pl.DataFrame(columns)
+    if not plain:
+        return frame.to_struct(rows.name).struct.json_encode()
+    parts, shapes = [], []
+    for column in columns:
+        part, shape = pl.col(column.name), '"{}"'
+        if column.dtype != pl.String:
+            part, shape = part.cast(pl.String).fill_null("null"), "{}"
+        elif column.null_count():
+            part, shape = pl.format('"{}"', part).fill_null("null"), "{}"
+        parts.append(part)
+        shapes.append(f'"{column.name}":{shape}')
+    whole = pl.format("{}" + ",".join(shapes) + "{}", pl.lit("{"), *parts, pl.lit("}"))
+    return frame.select(whole.alias(rows.name)).to_series()
+
+
+def _needs_escapes(frame: pl.DataFrame) -> bool:
+    """Whether any text has a sign that JSON writes otherwise: looked for in all bytes at once, not row by row."""
+    parts = frame.select(pl.col(pl.String).str.join("")).row(0) if pl.String in frame.dtypes else ()
+    joined = "".join(part or "" for part in parts).encode()
+    if not joined:
+        return False
+    return any(sign in joined for sign in b'"\\\x7f') or bool(np.frombuffer(joined, np.uint8).min() < 0x20)
+
+
+def _days(days: pl.Series) -> pl.Series:
+    """Days as ISO text: each day of a short span is spelt once."""
+    number = days.to_physical()
+    low, high = number.min(), number.max()
+    if not isinstance(low, int) or not isinstance(high, int) or high - low > len(days) // 4:
+        return days.cast(pl.String)
+    spelt = pl.Series(days.name, range(low, high + 1), dtype=pl.Int32).cast(pl.Date).cast(pl.String)
+    return spelt.gather(number - low)
 
 
 def _quoted(header: str) -> pl.Expr:
@@ -121,11 +173,13 @@ class _Planner:
         self.mapping = bound.mapping
         self.nulls = self.mapping.dialect.nulls
         self.read: list[pl.Expr] = []  # structs and text straight from cells
+        self.cells: dict[str, tuple[pl.Expr, parsing.Reading]] = {}  # columns of numbers and dates
         self.derive: list[pl.Expr] = []
         self.rules: list[Rule] = []
         self.warnings: list[tuple[str, pl.Expr]] = []
-        self.marked: list[tuple[str, str]] = []  # (struct column, header) that may carry a currency mark
+        self.marked: list[tuple[str, str]] = []  # (cells, header) that may carry a currency mark
         self.zone = self._constant_zone()
+        self.same = {"network": self.mapping.network_name, "grain": self.mapping.grain}  # text that all rows share
 
     # -- sources
 
@@ -194,16 +248,8 @@ class _Planner:
                 return value
             return value.fill_null(source.default)
         if source.symbol_of:
-            struct = f"__n_{source.symbol_of}"
-            return (
-                pl.col(struct)
-                .struct.field("mark")
-                .replace_strict(
-                    {key.lower(): value for key, value in (source.values or {}).items()},
-                    default=None,
-                    return_dtype=pl.String,
-                )
-            )
+            signs = {key.lower(): value for key, value in (source.values or {}).items()}
+            return self.left(source.symbol_of, "mark").replace_strict(signs, default=None, return_dtype=pl.String)
         if header is None:
             return pl.lit(source.default) if source.default is not None else None
         return self._transform(_cell(header, self.nulls), source, name, header)
@@ -246,23 +292,34 @@ class _Planner:
         return parsing.NumberStyle(decimal, {"space": " ", "none": ""}.get(groups, groups), item.unit)
 
     def number(self, name: str, header: str, item: Source | OutcomeItem | Check, is_count: bool = False) -> None:
-        """Read a column of numbers into ``__n_<name>``, with its rule."""
+        """Read a column of numbers, with its rule."""
         style = self._style(item)
-        struct = f"__n_{name}"
-        if is_count:
-            kind: Any = pl.Struct({"value": pl.Int64, "bad": pl.Boolean})
-            function: Callable[..., pl.Series] = parsing.counts
-        else:
-            kind = pl.Struct({"value": parsing.WIDE, "mark": pl.String, "bad": pl.Boolean})
-            function = parsing.numbers
-        call = partial(function, style=style, nulls=self.nulls)
-        self.read.append(pl.col(header).map_batches(call, return_dtype=kind, is_elementwise=True).alias(struct))
+        read = parsing.count_reading if is_count else parsing.number_reading
+        self.cells[name] = pl.col(header), read(style, self.nulls)
         what = "a whole number" if is_count else f"a number written with decimal {style.decimal!r}"
         message = pl.format(f"'{{}}' is not {what}; correct the row, or dialect.decimal and group", _quoted(header))
-        self.rules.append(Rule("bad_number", header, pl.col(struct).struct.field("bad"), message))
+        self.rules.append(Rule("bad_number", header, self.left(name, "bad"), message))
 
     def value(self, name: str) -> pl.Expr:
-        return pl.col(f"__n_{name}").struct.field("value")
+        """What the cells of a column say: read at once, else on the second look."""
+        return pl.coalesce(f"{AT_ONCE}{name}", self.left(name, "value"))
+
+    @staticmethod
+    def left(name: str, field: str) -> pl.Expr:
+        """What the second look found: null where none was needed."""
+        return pl.col(LEFT).struct.field(name).struct.field(field)
+
+    def _second_look(self) -> pl.Expr:
+        """The cells that did not read at once, of all columns together."""
+        left, readings = [], {}
+        for name, (cell, reading) in self.cells.items():
+            missing = pl.col(f"{AT_ONCE}{name}").is_null()
+            # what is plainly empty needs no second look
+            left.append(pl.when(missing & (cell != "") if "" in self.nulls else missing).then(cell).alias(name))
+            readings[name] = reading
+        kind = pl.Struct({name: reading.kind for name, reading in readings.items()})
+        again = partial(_read_again, readings=readings, nothing=pl.Series(LEFT, [], dtype=kind))
+        return pl.struct(left).map_batches(again, return_dtype=kind, is_elementwise=True).alias(LEFT)
 
     # -- stages
 
@@ -287,24 +344,20 @@ class _Planner:
                     )
                 out[name] = pl.lit(found, dtype=pl.Datetime("us"))
                 continue
-            self._instant(f"__d_{name}", header, source)
-            value = pl.col(f"__d_{name}").struct.field("value")
+            self._instant(name, header, source)
+            value = self.value(name)
             message = pl.format(
                 f"'{{}}' is no date of the form {' or '.join(source.format)}; correct the row or the format",
                 _quoted(header),
             )
-            self.rules.append(Rule("bad_date", header, pl.col(f"__d_{name}").struct.field("bad"), message))
+            self.rules.append(Rule("bad_date", header, self.left(name, "bad"), message))
             self.rules.append(Rule("missing_key", header, value.is_null(), pl.lit("the date is empty")))
             out[name] = value
         return out
 
-    def _instant(self, struct: str, header: str, source: Source, zone: str | None = None) -> None:
-        call = partial(
-            parsing.instants, formats=source.format, zone=zone or self.zone, source_zone=source.zone, nulls=self.nulls
-        )
+    def _instant(self, name: str, header: str, source: Source, zone: str | None = None) -> None:
         cell = pl.col(header).str.extract(source.pattern, 1) if source.pattern else pl.col(header)
-        kind = pl.Struct({"value": pl.Datetime("us"), "bad": pl.Boolean})
-        self.read.append(cell.map_batches(call, return_dtype=kind, is_elementwise=True).alias(struct))
+        self.cells[name] = cell, parsing.instant_reading(source.format, zone or self.zone, source.zone, self.nulls)
 
     def period(self) -> None:
         found = self.dates()
@@ -353,16 +406,13 @@ class _Planner:
             if same and source.format == ("iso",):
                 twin = next(self.mapping.fields[n] for n in DATES if self.bound.columns.get(n) == header)
                 source = source.model_copy(update={"format": twin.format, "zone": source.zone or twin.zone})
-            self._instant("__d_hour", header, source)
-            value, bad = (
-                pl.col("__d_hour").struct.field("value").dt.hour().cast(pl.Int64),
-                pl.col("__d_hour").struct.field("bad"),
-            )
+            self._instant("hour", header, source)
+            value, bad = self.value("hour").dt.hour().cast(pl.Int64), self.left("hour", "bad")
         else:
             kind = pl.Struct({"value": pl.Int64, "bad": pl.Boolean})
             call = partial(parsing.hours, nulls=self.nulls)
-            self.read.append(pl.col(header).map_batches(call, return_dtype=kind, is_elementwise=True).alias("__n_hour"))
-            value, bad = self.value("hour"), pl.col("__n_hour").struct.field("bad")
+            self.read.append(pl.col(header).map_batches(call, return_dtype=kind, is_elementwise=True).alias("__hour"))
+            value, bad = pl.col("__hour").struct.field("value"), pl.col("__hour").struct.field("bad")
         wrong = bad | (value < 0) | (value > 23)
         self.rules.append(Rule("bad_hour", header, wrong, pl.format("'{}' is no hour from 0 to 23", _quoted(header))))
         self.derive.append(pl.when((value >= 0) & (value <= 23)).then(value).cast(pl.Int8).alias("hour"))
@@ -374,6 +424,8 @@ class _Planner:
                 value = pl.lit(self.context.retailer)
             value = value if value is not None else pl.lit(None, dtype=pl.String)
             self.derive.append(value.cast(pl.String).alias(name))
+            if value.meta.is_literal() and (text := pl.select(value).item()) is not None:
+                self.same[name] = str(text)
             source, header = self.mapping.fields.get(name), self.bound.columns.get(name)
             if header is not None and name in rmis.LENGTHS:
                 longest = rmis.LENGTHS[name]
@@ -403,8 +455,8 @@ class _Planner:
             unknown = ~value.is_in(sorted(rmis.CURRENCIES))
             message = pl.format("'{}' is no ISO 4217 currency code", value.fill_null(""))
             self.rules.append(Rule("unknown_currency", column, unknown.fill_null(value=True), message))
-        for struct, header in self.marked:
-            mark = pl.col(struct).struct.field("mark")
+        for name, header in self.marked:
+            mark = self.left(name, "mark")
             both = pl.struct(mark.alias("mark"), value.alias("currency"))
             against = both.map_batches(_contradicts, return_dtype=pl.Boolean, is_elementwise=True)
             message = pl.format(
@@ -428,7 +480,7 @@ class _Planner:
                 continue
             self.number(name, header, source, is_count)
             if not is_count:
-                self.marked.append((f"__n_{name}", header))
+                self.marked.append((name, header))
             self.derive.append(self.value(name).cast(kind).alias(name))
             self.rules.append(
                 Rule("negative", header, pl.col(name) < 0, pl.format(f"{name} is negative: '{{}}'", _quoted(header)))
@@ -443,7 +495,7 @@ class _Planner:
             name = f"o{number}"
             self.number(name, outcome.header, outcome.item)
             if outcome.metric in rmis.MONEY_METRICS:
-                self.marked.append((f"__n_{name}", outcome.header))
+                self.marked.append((name, outcome.header))
             self.derive.append(parsing.money(self.value(name)).alias(name))
             if outcome.metric in rmis.SHARE_METRICS:
                 message = pl.format(
@@ -593,7 +645,10 @@ class _Planner:
         self.products()
         self.sanity()
         frame = drop_what_is_no_data(self.feed, self.bound)
-        frame = frame.with_columns(pl.struct(self.feed.headers).alias(RAW), *self.read)
+        at_once = [reading.plain(cell).alias(f"{AT_ONCE}{name}") for name, (cell, reading) in self.cells.items()]
+        frame = frame.with_columns(pl.struct(self.feed.headers).alias(RAW), *self.read, *at_once)
+        if self.cells:
+            frame = frame.with_columns(self._second_look())
         frame = frame.with_columns(self.derive)
         refused = pl.any_horizontal([pl.lit(value=False), *[rule.when for rule in self.rules]]).fill_null(value=False)
         mask = pl.sum_horizontal(
@@ -606,28 +661,21 @@ class _Planner:
             or [pl.lit(0, dtype=pl.Int64)]
         )
         key = self.mapping.key_fields
-        constants = {"network": pl.lit(self.mapping.network_name), "grain": pl.lit(self.mapping.grain)}
+        constants = {name: pl.lit(self.same[name]) for name in ("network", "grain")}
         # each sink would read the file anew: what all need is made once
         frame = frame.with_columns(refused.alias(REFUSED), mask.alias(MASK), **constants).cache()
-        canonical = pl.struct(
-            [
-                (pl.col(name).cast(pl.String) if name in ("period_start", "period_end") else pl.col(name)).alias(name)
-                for name in key
-            ]
-        ).struct.json_encode()
+        canonical = pl.struct(key).map_batches(canonical_json, return_dtype=pl.String, is_elementwise=True)
         names = [f"o{number}" for number in range(len(self.bound.outcomes))]
         extra = [f"o{n}_{attribute}" for n, o in enumerate(self.bound.outcomes) for attribute in o.columns]
         values = [*rmis.COUNT_FIELDS, *rmis.MONEY_FIELDS, "gtin14", "product_id_type", "time_zone"]
         values += [name for name in rmis.TEXT_FIELDS if name not in key and name not in values]
         values = [name for name in values if name in self.bound.columns or name in ("gtin14",)]
-        hashed = pl.concat_str(
-            [pl.col(name).cast(pl.String).fill_null("\u2205") for name in (*values, *names, *extra)], separator="\x1f"
-        )
+        told = [pl.col(name).cast(pl.String).fill_null("\u2205") for name in (*values, *names, *extra)]
         suspect = pl.col(RAW).struct.field(self.feed.headers[-1]).fill_null("") == ""
         suspect = suspect & pl.lit(self.feed.ragged and not len(self.short))
         signature = ",".join([*values, *[self._signature(outcome) for outcome in self.bound.outcomes]])
         accepted = frame.filter(~pl.col(REFUSED)).with_columns(row_key=sha256_hex(canonical)).cache()
-        hashed = blake3_hex(pl.lit(signature + "\x1e") + hashed)
+        hashed = blake3_hex(pl.format("{}\x1e" + "\x1f".join("{}" for _ in told), pl.lit(signature), *told))
         if self.mapping.on_duplicate in ("sum", "merge"):
             # rows alike in every cell are one row delivered twice; alike only in what is mapped they are two
             accepted = accepted.with_columns(__twin__=pl.col(RAW).struct.json_encode().hash())
@@ -636,6 +684,7 @@ class _Planner:
             outcomes=long_outcomes(accepted, self.bound),
             quarantine=self._quarantine(frame),
             suspects=frame.select(suspect.sum()),
+            sums=accepted.group_by("currency").agg(pl.col(names).sum(), pl.col(names).count().name.suffix("_count")),
             bound=self.bound,
             warning_names=tuple(name for name, _ in self.warnings),
         )
@@ -647,14 +696,16 @@ class _Planner:
     def _metrics(self, accepted: pl.LazyFrame) -> pl.LazyFrame:
         names = [name for name, _ in self.warnings]
         label = pl.col(MASK).map_batches(partial(_mask_names, names=names), return_dtype=pl.String, is_elementwise=True)
-        constants = {
-            "file_sha256": pl.lit(self.feed.sha256),
-            "mapping_version": pl.lit(self.mapping.version_text),
+        same = {**self.same, "file_sha256": self.feed.sha256, "mapping_version": self.mapping.version_text}
+        own = {
+            "currency": code_of("currency"),
             "row_number": pl.col(ROW),
             "warnings": label if names else pl.lit(None, dtype=pl.String),
+            # as an enum a text costs the writer nothing
+            **{name: pl.lit(text, dtype=pl.Enum([text])) for name, text in same.items()},
         }
         columns = [
-            (constants[name] if name in constants else pl.col(name)).cast(kind).alias(name)
+            (own[name] if name in own else pl.col(name).cast(kind)).alias(name)
             for name, kind in rmis.METRICS_SCHEMA.items()
         ]
         twin = [pl.col("__twin__")] if self.mapping.on_duplicate in ("sum", "merge") else []
@@ -665,9 +716,8 @@ class _Planner:
         source, header = self.mapping.fields.get("extracted_at"), self.bound.columns.get("extracted_at")
         instant: pl.Expr = pl.lit(self.context.extracted_at.astimezone(UTC), dtype=pl.Datetime("us", "UTC"))
         if source is not None and header is not None and not self.context.as_of_given:
-            self._instant("__d_stamp", header, source.model_copy(update={"zone": source.zone or "UTC"}), "UTC")
-            own = pl.col("__d_stamp").struct.field("value").dt.replace_time_zone("UTC")
-            instant = pl.coalesce(own, instant)
+            self._instant("stamp", header, source.model_copy(update={"zone": source.zone or "UTC"}), "UTC")
+            instant = pl.coalesce(self.value("stamp").dt.replace_time_zone("UTC"), instant)
         self.derive.append(instant.alias("extracted_at"))
 
     def _quarantine(self, frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -695,11 +745,24 @@ class _Planner:
         )
 
 
+def _read_again(left: pl.Series, readings: dict[str, parsing.Reading], nothing: pl.Series) -> pl.Series:
+    """The cells of each column that did not read at once; mostly there are none."""
+    columns = left.struct.unnest()
+    size = len(left)
+    if all(columns[name].null_count() == size for name in readings):
+        return nothing.clear(size)
+    found = [
+        nothing.struct.field(name).clear(size) if columns[name].null_count() == size else reading.rest(columns[name])
+        for name, reading in readings.items()
+    ]
+    return pl.DataFrame(found).to_struct(left.name)
+
+
 def _contradicts(pairs: pl.Series) -> pl.Series:
     """Whether a sign beside a money cell does not belong to the currency; mostly there is no sign at all."""
     mark = pairs.struct.field("mark")
     if mark.null_count() == len(mark):
-        return pl.repeat(value=False, n=len(mark), dtype=pl.Boolean, eager=True)
+        return mark.is_not_null()
     both = mark + "|" + pairs.struct.field("currency").fill_null("?")
     return mark.is_not_null() & ~both.is_in(sorted(rmis.MARKS)).fill_null(value=False)
 
@@ -713,7 +776,7 @@ def _examine_known(codes: pl.Series, declared: identifiers.Declared, repair: boo
 def _mask_names(masks: pl.Series, names: list[str]) -> pl.Series:
     found = masks.unique().to_list()
     if found == [0]:
-        return pl.repeat(None, len(masks), dtype=pl.String, eager=True)
+        return pl.Series(masks.name, [], dtype=pl.String).clear(len(masks))
     table = {mask: ",".join(name for bit, name in enumerate(names) if mask >> bit & 1) or None for mask in found}
     return masks.replace_strict(table, return_dtype=pl.String)
 
@@ -738,32 +801,47 @@ def long_outcomes(accepted: pl.LazyFrame, bound: Bound) -> pl.LazyFrame:
         return accepted.filter(pl.lit(value=False)).select("row_key", *none).select(list(rmis.OUTCOMES_SCHEMA))
     names = [f"o{number}" for number in range(len(bound.outcomes))]
     extra = [f"o{n}_{attribute}" for n, o in enumerate(bound.outcomes) for attribute in o.columns]
-    slim = accepted.select("row_key", "currency", pl.col(ROW).alias("row_number"), *names, *extra)
-    stretch = partial(_stretch, outcomes=bound.outcomes)
-    return slim.map_batches(stretch, schema=rmis.OUTCOMES_SCHEMA, streamable=True)
+    slim = accepted.select("row_key", code_of("currency"), pl.col(ROW).alias("row_number"), *names, *extra)
+    fixed = _fixed(bound.outcomes)
+    schema = {**rmis.OUTCOMES_SCHEMA, "currency": CODES, **{name: parts[0].dtype for name, parts in fixed.items()}}
+    return slim.map_batches(partial(_stretch, outcomes=bound.outcomes, fixed=fixed), schema=schema, streamable=True)
 
 
-def _stretch(wide: pl.DataFrame, outcomes: tuple[BoundOutcome, ...]) -> pl.DataFrame:
-    parts = []
+def _fixed(outcomes: tuple[BoundOutcome, ...]) -> dict[str, list[pl.Series]]:
+    """The attributes that no cell states: the value of each outcome, text as an enum, which costs the writer nothing."""
+    found = {}
+    for name in rmis.ATTRIBUTES:
+        if any(name in outcome.columns for outcome in outcomes):
+            continue
+        values = [getattr(outcome, name) for outcome in outcomes]
+        kind = rmis.OUTCOMES_SCHEMA[name]
+        if kind == pl.String:
+            kind = pl.Enum(sorted({value for value in values if value is not None}))
+        found[name] = [pl.Series(name, [value], dtype=kind) for value in values]
+    return found
+
+
+def _stretch(wide: pl.DataFrame, outcomes: tuple[BoundOutcome, ...], fixed: dict[str, list[pl.Series]]) -> pl.DataFrame:
+    parts: dict[str, list[pl.Series]] = {name: [] for name in rmis.OUTCOMES_SCHEMA}
     for number, outcome in enumerate(outcomes):
-        attributes = {
-            name: pl.col(f"o{number}_{name}")
-            if name in outcome.columns
-            else pl.lit(getattr(outcome, name), dtype=rmis.OUTCOMES_SCHEMA[name])
-            for name in rmis.ATTRIBUTES
-        }
-        currency = pl.col("currency") if outcome.metric in rmis.MONEY_METRICS else pl.lit(None, dtype=pl.String)
-        row = {**attributes, "value": pl.col(f"o{number}"), "currency": currency}
-        parts.append(
-            wide.lazy()
-            .filter(pl.col(f"o{number}").is_not_null())
-            .select(
-                "row_key",
-                *[row[name].cast(rmis.OUTCOMES_SCHEMA[name]).alias(name) for name in list(rmis.OUTCOMES_SCHEMA)[1:-1]],
-                "row_number",
-            )
-        )
-    return pl.concat(pl.collect_all(parts), rechunk=False)
+        value = wide.get_column(f"o{number}")
+        rows = wide.filter(value.is_not_null()) if value.null_count() else wide
+        size = len(rows)
+        for name in rmis.ATTRIBUTES:
+            kind = rmis.OUTCOMES_SCHEMA[name]
+            if name in fixed:
+                column = fixed[name][number].new_from_index(0, size)
+            elif name in outcome.columns:
+                column = rows.get_column(f"o{number}_{name}").cast(kind)
+            else:
+                column = pl.Series([getattr(outcome, name)], dtype=kind).new_from_index(0, size)
+            parts[name].append(column)
+        parts["row_key"].append(rows.get_column("row_key"))
+        parts["value"].append(rows.get_column(f"o{number}"))
+        code = rows.get_column("currency")
+        parts["currency"].append(code if outcome.metric in rmis.MONEY_METRICS else code.clear(size))
+        parts["row_number"].append(rows.get_column("row_number"))
+    return pl.DataFrame([pl.concat(columns).alias(name) for name, columns in parts.items()])
 
 
 def plan(feed: Feed, bound: Bound, context: Context, short: pl.Series | None = None) -> Planned:
@@ -866,11 +944,13 @@ def run(
         work = Path(folder)
         try:
             planned = plan(feed, bound, context)
-            if _write(planned, work) and len(short := feed.short_rows()):
+            suspects, sums = _write(planned, work)
+            if suspects and len(short := feed.short_rows()):
                 planned = plan(feed, bound, context, short)
-                _write(planned, work)
-            merged = _settle_duplicates(work, mapping, feed)
-            report = summarize(work, feed, planned, context, merged)
+                _, sums = _write(planned, work)
+            merged, dropped = _settle_duplicates(work, mapping, feed)
+            outcomes = None if dropped else _from_sums(sums, bound)
+            report = summarize(work, feed, planned, context, merged, outcomes)
         except pl.exceptions.PolarsError as error:
             line = str(error).strip().splitlines()[0][:200]
             hint = (
@@ -888,22 +968,34 @@ def run(
     return report
 
 
-def _write(planned: Planned, work: Path) -> bool:
-    """One pass over the file feeds all sinks; returns whether a row may have too few cells (its last one is empty)."""
+def _write(planned: Planned, work: Path) -> tuple[bool, pl.DataFrame]:
+    """One pass over the file feeds all sinks.
+
+    Returns whether a row may have too few cells (its last one is empty), and the sums of the outcomes.
+    """
     options: dict[str, Any] = {"lazy": True, "compression": "zstd", "compression_level": 1, "statistics": False}
     sinks = [
-        planned.metrics.sink_parquet(work / "metrics.parquet", **options),
-        planned.outcomes.sink_parquet(work / "outcomes.parquet", **options),
+        planned.metrics.sink_parquet(work / "metrics.parquet", **options, metadata=_as_text(rmis.METRICS_SCHEMA)),
+        planned.outcomes.sink_parquet(work / "outcomes.parquet", **options, metadata=_as_text(rmis.OUTCOMES_SCHEMA)),
         planned.quarantine.sink_parquet(work / "quarantine.parquet", **options),
     ]
-    *_, suspects = pl.collect_all([*[sink for sink in sinks if sink is not None], planned.suspects], engine="streaming")
-    return bool(suspects.item())
+    frames = [*[sink for sink in sinks if sink is not None], planned.suspects, planned.sums]
+    *_, suspects, sums = pl.collect_all(frames, engine="streaming")
+    return bool(suspects.item()), sums
 
 
-def _settle_duplicates(work: Path, mapping: MappingFile, feed: Feed) -> int:
+def _as_text(schema: dict[str, Any]) -> dict[str, str]:
+    """Metadata under which readers see a column of text where the writer was given an enum: the bytes are the same."""
+    empty = io.BytesIO()
+    pl.DataFrame(schema=schema).write_parquet(empty)
+    empty.seek(0)
+    return {ARROW: pl.read_parquet_metadata(empty)[ARROW]}
+
+
+def _settle_duplicates(work: Path, mapping: MappingFile, feed: Feed) -> tuple[int, bool]:
     """Identical rows: the first stays. One key with other values: by the mapping's on_duplicate.
 
-    Returns how many rows went up in others (sum, merge).
+    Returns how many rows went up in others (sum, merge), and whether any row was dropped or joined.
     """
     metrics = pl.scan_parquet(work / "metrics.parquet")
     # sorted in place: a table of all keys would take ten times the memory
@@ -915,7 +1007,7 @@ def _settle_duplicates(work: Path, mapping: MappingFile, feed: Feed) -> int:
     if collided.is_empty():
         if policy in ("sum", "merge"):
             _replace(work / "metrics.parquet", metrics.drop("__twin__"))
-        return 0
+        return 0, False
     keys = (
         metrics.select("row_key")
         .filter(pl.col("row_key").hash().is_in(collided.implode()))
@@ -966,8 +1058,8 @@ def _settle_duplicates(work: Path, mapping: MappingFile, feed: Feed) -> int:
         before = pl.scan_parquet(work / "metrics.parquet").select(pl.len()).collect().item()
         _sum_or_merge(work, policy)
         after = pl.scan_parquet(work / "metrics.parquet").select(pl.len()).collect().item()
-        return int(before - after)
-    return 0
+        return int(before - after), True
+    return 0, True
 
 
 def _merge_conflicts(metrics: pl.LazyFrame, work: Path) -> pl.DataFrame:
@@ -1061,8 +1153,15 @@ def text_of(value: Decimal | int | None) -> str | None:
     return f"{whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
-def summarize(work: Path, feed: Feed, planned: Planned, context: Context, merged: int = 0) -> dict[str, Any]:
-    """Control totals, reasons and drift of what was written to ``work``."""
+def summarize(
+    work: Path,
+    feed: Feed,
+    planned: Planned,
+    context: Context,
+    merged: int = 0,
+    outcomes: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Control totals, reasons and drift of what was written to ``work``; outcome totals where they are known already."""
     mapping, bound = planned.bound.mapping, planned.bound
     metrics = pl.scan_parquet(work / "metrics.parquet")
     final_before = context.extracted_at.date() - timedelta(days=mapping.restated_days)
@@ -1125,7 +1224,7 @@ def summarize(work: Path, feed: Feed, planned: Planned, context: Context, merged
             }
             for row in by_currency
         },
-        "outcomes": _outcome_totals(work),
+        "outcomes": _outcome_totals(work) if outcomes is None else outcomes,
         "reasons": reasons,
         "warnings": warnings,
         "not_final": {"rows": sum(row["young"] for row in by_currency), "restated_days": mapping.restated_days},
@@ -1142,6 +1241,22 @@ def summarize(work: Path, feed: Feed, planned: Planned, context: Context, merged
 def _counted(frame: pl.LazyFrame, column: str) -> dict[str, int]:
     counted = frame.group_by(column).len().sort(column).collect(engine="streaming")
     return {str(name): int(count) for name, count in counted.rows()}
+
+
+def _from_sums(sums: pl.DataFrame, bound: Bound) -> list[dict[str, Any]] | None:
+    """The totals of ``_outcome_totals`` from the sums of the pass, where no cell states what an outcome is."""
+    if any(outcome.columns or outcome.metric in rmis.LEVEL_METRICS for outcome in bound.outcomes):
+        return None
+    totals: dict[tuple[Any, ...], Decimal] = {}
+    for row in sums.to_dicts():
+        for number, outcome in enumerate(bound.outcomes):
+            if row[f"o{number}_count"]:
+                currency = row["currency"] if outcome.metric in rmis.MONEY_METRICS else None
+                kind = (*[getattr(outcome, name) for name in rmis.ATTRIBUTES], currency)
+                totals[kind] = totals.get(kind, Decimal(0)) + row[f"o{number}"]
+    keys = [*rmis.ATTRIBUTES, "currency"]
+    ordered = sorted(totals, key=lambda kind: [(part is None, part) for part in kind])
+    return [{**dict(zip(keys, kind, strict=True)), "value": text_of(totals[kind])} for kind in ordered]
 
 
 def _outcome_totals(work: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 import polars as pl
 
@@ -43,6 +44,61 @@ class NumberStyle:
     decimal: str = "."
     group: str = ","
     unit: Decimal = Decimal(1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a column of cells is read inside a plan.
+
+    Attributes:
+        plain: the value of the cells that read at once, as an expression.
+        rest: the second look at the cells left over (the others are null), as the struct of ``numbers``.
+        kind: that struct's type.
+    """
+
+    plain: Callable[[pl.Expr], pl.Expr]
+    rest: Callable[[pl.Series], pl.Series]
+    kind: pl.Struct
+
+
+def number_reading(style: NumberStyle, nulls: tuple[str, ...] = ("",)) -> Reading:
+    """Reads as ``numbers`` does."""
+
+    def plain(cell: pl.Expr) -> pl.Expr:
+        if style.decimal != ".":
+            return pl.lit(None, dtype=WIDE)
+        value = cell.cast(WIDE, strict=False)
+        return (
+            value if style.unit == 1 else value.map_batches(partial(_scale, unit=style.unit), WIDE, is_elementwise=True)
+        )
+
+    kind = pl.Struct({"value": WIDE, "mark": pl.String, "bad": pl.Boolean})
+    return Reading(plain, partial(numbers, style=style, nulls=nulls), kind)
+
+
+def count_reading(style: NumberStyle, nulls: tuple[str, ...] = ("",)) -> Reading:
+    """Reads as ``counts`` does."""
+
+    def plain(cell: pl.Expr) -> pl.Expr:
+        return cell.cast(pl.Int64, strict=False) if style.unit == 1 else pl.lit(None, dtype=pl.Int64)
+
+    kind = pl.Struct({"value": pl.Int64, "bad": pl.Boolean})
+    return Reading(plain, partial(counts, style=style, nulls=nulls), kind)
+
+
+def instant_reading(
+    formats: tuple[str, ...], zone: str | None, source_zone: str | None, nulls: tuple[str, ...] = ("",)
+) -> Reading:
+    """Reads as ``instants`` does."""
+
+    def plain(cell: pl.Expr) -> pl.Expr:
+        if formats[0] == "iso":
+            return cell.str.to_date("%Y-%m-%d", strict=False).cast(_MICRO)
+        return pl.lit(None, dtype=_MICRO)
+
+    kind = pl.Struct({"value": _MICRO, "bad": pl.Boolean})
+    again = partial(instants, formats=formats, zone=zone, source_zone=source_zone, nulls=nulls)
+    return Reading(plain, again, kind)
 
 
 def numbers(text: pl.Series, style: NumberStyle, nulls: tuple[str, ...] = ("",)) -> pl.Series:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -180,6 +181,47 @@ def test_the_key_is_the_digest_of_its_canonical_json(tmp_path):
     key = {name: row[name] for name in mappings.parse(MAPPING).key_fields}
     text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     assert row["row_key"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("odd", ["é1", 'a "b"', "a\\b", "a\tb", "\x7f", "{}", "日本 😀", "\u2028", ""])
+def test_the_canonical_json_is_that_of_the_json_encoder_whatever_stands_in_a_cell(odd):
+    days = [date(2026, 1, 1), None, date(1, 1, 1)]
+    rows = [
+        {"campaign_id": text, "hour": hour, "period_end": day}
+        for text, hour, day in zip([odd, None, "x"], [7, None, 0], days)
+    ]
+    for some in (rows, rows[:1], rows[1:2], rows[2:]):
+        frame = pl.DataFrame(some, schema={"campaign_id": pl.String, "hour": pl.Int8, "period_end": pl.Date})
+        texts = [json.dumps(row, separators=(",", ":"), ensure_ascii=False, default=str) for row in some]
+        assert harmonizer.canonical_json(frame.to_struct("rows")).to_list() == texts
+
+
+def test_text_written_as_an_enum_is_text_to_every_reader(tmp_path):
+    import pyarrow.parquet
+
+    feed = write(tmp_path / "f.csv", "Date,Campaign ID,Spend,Sales\n2026-01-01,c1,1,2\n")
+    harmonize(feed, MAPPING, tmp_path / "out")
+    for name in ("metrics", "outcomes"):
+        schema = pyarrow.parquet.read_schema(tmp_path / f"out/{name}.parquet")
+        assert {str(schema.field(column).type) for column in ("row_key", "currency")} == {"large_string"}
+    assert pyarrow.parquet.read_table(tmp_path / "out/outcomes.parquet").to_pylist()[0]["interaction"] == "click"
+
+
+def test_the_sums_of_the_pass_are_those_of_what_was_written(tmp_path):
+    lines = ["2026-01-01,c1,1,2,USD", "2026-01-01,c2,1,,EUR", "2026-01-02,c1,1,3.5,USD", "2026-01-02,c9,1,,PLN"]
+    outcomes = (
+        MAPPING
+        + "  - {from: Orders, metric: orders, window_days: 7, interaction: click, model: last_touch, scope: all}\n"
+    )
+    feed = write(
+        tmp_path / "f.csv", "Date,Campaign ID,Spend,Sales,Currency,Orders\n" + "".join(f"{line},1\n" for line in lines)
+    )
+    report = harmonize(feed, outcomes, tmp_path / "out")
+    assert [(o["metric"], o["currency"], o["value"]) for o in report["outcomes"]] == [
+        ("orders", None, "4.00"),
+        ("sales", "USD", "5.50"),
+    ]
+    assert report["outcomes"] == harmonizer._outcome_totals(tmp_path / "out")
 
 
 def test_frames_have_the_declared_schemas(tmp_path):

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import polars as pl
+from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Count, Max, Q, Sum
@@ -22,7 +23,7 @@ from django.utils import timezone
 
 from retailers import audit, catalogue, loads, webhooks
 from retailers.connectors.files import open_feed
-from retailers.domain import bench, exchange, harmonizer, infer, policy, reconcile, rmis
+from retailers.domain import bench, exchange, harmonizer, infer, likeness, policy, reconcile, rmis
 from retailers.domain import catalogue as products
 from retailers.domain import mapping as mappings
 from retailers.domain.harmonizer import text_of
@@ -40,7 +41,7 @@ from retailers.models import (
     SKUCatalog,
     Webhook,
 )
-from rmn.lib import masking, outbound, pii
+from rmn.lib import masking, outbound, pii, sentences
 from rmn.lib.errors import BadInput
 from rmn.lib.rows import scope_text
 
@@ -603,7 +604,18 @@ def as_next_version(rule: PolicyRule) -> PolicyRule:
 def checker(brand: Brand | None) -> Callable[..., policy.Verdict]:
     """``policy.check`` with the rules in force today, read once: for many texts of one brand."""
     day = timezone.now().date()
-    return partial(policy.check, rules=rules_in_force(brand, day), day=day)
+    return partial(policy.check, rules=rules_in_force(brand, day), day=day, layers=layers())
+
+
+@lru_cache(maxsize=1)
+def _likeness(package: str, networks: tuple[str, ...]) -> likeness.Likeness:
+    return likeness.Likeness(sentences.load(package), bench.shipped_cases(), frozenset(networks))
+
+
+def layers() -> tuple[policy.Layer, ...]:
+    """What looks at texts beside the rules: nothing, or a sentence model where one is set."""
+    package = settings.RMN_SENTENCE_MODEL
+    return (_likeness(package, tuple(settings.RMN_SENTENCE_NETWORKS)),) if package else ()
 
 
 def check_text(

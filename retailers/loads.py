@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +24,7 @@ from django.utils import timezone
 from retailers.domain import reconcile, rmis
 from retailers.domain.mapping import MappingFile
 from retailers.models import Brand, FeedLoad, MetricOutcome, MetricRevision, PerformanceMetric, QuarantinedRow
-from rmn.lib import masking
+from rmn.lib import masking, pii
 from rmn.lib.errors import BadInput
 
 BATCH = 2000
@@ -140,11 +142,14 @@ def _masked(rows: pl.LazyFrame, load: FeedLoad) -> pl.LazyFrame:
     odd = rows.select(TEXTS).filter(pl.any_horizontal(pl.col(TEXTS).str.contains(MAY_HOLD))).unique()
     found = odd.collect(engine="streaming")
     mask = masking.of(load.brand, prose=False)
+    tags: Counter[str] = Counter()
     for name in TEXTS:
         other = {text: mask(text) for text in found[name].unique().to_list()}
         other = {text: new[:240] for text, new in other.items() if new != text}
+        tags.update(kind for new in other.values() for kind in re.findall(pii.TAG, new))
         if other:
             rows = rows.with_columns(pl.col(name).replace(other))
+    load.masked_kinds = tags
     return rows
 
 
@@ -473,7 +478,8 @@ def _slices(table: pl.DataFrame) -> Iterator[pl.DataFrame]:
 def record(load: FeedLoad, report: dict[str, Any]) -> None:
     """The load's own row says what came in and out."""
     start, end = report["period"]
-    load.result = json.loads(json.dumps(report, default=str))
+    masked = {"masked": dict(load.masked_kinds)} if load.masked_kinds else {}
+    load.result = json.loads(json.dumps({**report, **masked}, default=str))
     load.mapping_version = report["mapping_version"]
     load.grain = report["grain"]
     load.extracted_at = report["extracted_at"]

@@ -41,6 +41,13 @@ WORK = {
     "People and partners": ["auth.User", "auth.Group", "retailers.Membership", "retailers.Brand", "retailers.Retailer", "retailers.Webhook", "retailers.Delivery", "retailers.AuditEntry"],
 }  # fmt: skip
 
+GOVERNANCE = {
+    "copy": "Texts to prove",
+    "masked-data": "Masked data",
+    "clean-rooms": "Clean rooms",
+    "audit": "Audit chains",
+}
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -64,6 +71,10 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     return [
         {"title": "Needs somebody", "items": today},
         {"title": "My views", "items": views},
+        {
+            "title": "Governance",
+            "items": [{"title": words, "link": reverse(name)} for name, words in GOVERNANCE.items()],
+        },
         *({"title": title, "items": _links(request, names), "collapsible": True} for title, names in tables().items()),
     ]
 

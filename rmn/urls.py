@@ -23,6 +23,7 @@ urlpatterns = [
     path("account/second-factor/", views.second_factor, name="second-factor"),
     # before the other steps of a test, which stand in campaigns: approvals are the agents'
     path("experiments/<uuid:pk>/approve", agents.approve_experiment, name="approve-experiment"),
+    path("masked/", views.masked_data, name="masked-data"),
     path("console/views/", views.save_view, name="save-view"),
     path("console/views/<uuid:pk>/forget", views.forget_view, name="forget-view"),
     path("", include("retailers.urls")),

@@ -13,7 +13,7 @@ from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.templatetags.static import static
@@ -29,9 +29,9 @@ from agents import decisions
 from agents.models import AgentRun, Forecast, ReflectionLog
 from campaigns.models import Recommendation
 from feedback.models import ReviewTask
-from retailers.models import QuarantinedRow, roles
-from rmn import health
-from rmn.lib import runs
+from retailers.models import Brand, QuarantinedRow, roles
+from rmn import health, masked
+from rmn.lib import pages, runs
 from rmn.lib.http import StaffRequest, problem_response
 from rmn.models import SavedView
 
@@ -107,6 +107,31 @@ def latest_runs(user: User, count: int = 12) -> list[runs.Run]:
             continue
         newest += model.objects.visible_to(user).select_related("brand").order_by("-created_at")[:count]
     return sorted(newest, key=lambda run: run.created_at, reverse=True)[:count]
+
+
+@require_GET
+@login_required
+def masked_data(request: StaffRequest) -> HttpResponseBase:
+    """Of one of the person's brands: which kinds of personal data were masked, where and when, and how often."""
+    brands = list(Brand.objects.for_user(request.user).order_by("name"))
+    asked = request.GET.get("brand", "")
+    if asked and asked not in {brand.slug for brand in brands}:
+        raise Http404
+    brand = next((one for one in brands if one.slug == asked), brands[0] if brands else None)
+    if brand is None:
+        return render(request, "masked.html", {"brand": None})
+    table = pages.Table(
+        request,
+        masked.report(brand),
+        columns=masked.COLUMNS,
+        title=f"Masked data of {brand}",
+        name=f"masked-{brand.slug}",
+        empty=f"Nothing was masked in the last {masked.DAYS} days.",
+    )
+    days = masked.DAYS
+    return table.answer() or render(
+        request, "masked.html", {"brand": brand, "brands": brands, "table": table, "days": days}
+    )
 
 
 @require_GET

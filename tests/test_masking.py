@@ -246,6 +246,17 @@ def test_what_is_planted_at_twelve_doors_is_readable_nowhere_but_in_quarantine(
             tell(Client().get("/nowhere", {"q": text}))
             tell(web.get(f"/nowhere/{text}"))
 
+    # and people are told what was masked, where and when, without a value
+    page = tell(web.get("/masked/")).content.decode()
+    listed = tell(web.get("/masked/?export=csv"))
+    assert "Masked data of" in page
+    told = {tuple(line.split(",")[:2]): int(line.split(",")[2]) for line in answers[-1].splitlines()[1:]}
+    assert listed.status_code == 200
+    assert told[("telephone", "feedback")] >= EACH // 7
+    assert {where for _, where in told} >= {"feed load", "names and search terms of feeds", "audit entry", "agent run", "clean room query", "exported file", "quarantine", "recommendation"}  # fmt: skip
+    assert "e-mail" not in people.web(people.stranger).get("/masked/").content.decode()
+    assert people.web(people.stranger).get(f"/masked/?brand={people.brand.slug}").status_code == 404
+
     places = {"rows": stored(), "answers": "\n".join(answers), "logs": lines.getvalue(), "export": exported, "prompts": "\n".join(model.heard)}  # fmt: skip
     hits = {(door, where, said) for door, all_ in planted.items() for where, text in places.items() for said in readable(all_, text)}  # fmt: skip
     assert not hits, [

@@ -25,7 +25,7 @@ OPEN = {
 }  # fmt: skip
 # Behind a login; what they list is the person's own.
 MINE = {
-    "home", "second-factor", "performance", "feeds", "feed-upload", "feed-check", "quarantine", "quarantine-answer", "budget-plans", "copy", "copy-rules", "audit",
+    "home", "second-factor", "performance", "feeds", "feed-upload", "feed-check", "quarantine", "quarantine-answer", "budget-plans", "copy", "copy-rules", "audit", "masked-data",
     "experiments", "feedback", "feedback-statistics", "dashboard", "feedback-export", "inbox", "plans", "reflections", "forecasts", "adapters",
     "playground", "playground-stream", "training", "training-runs", "datasets", "evaluations", "withdrawals", "clean-rooms", "schema", "api-docs",
 }  # fmt: skip

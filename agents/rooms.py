@@ -28,6 +28,8 @@ from rmn.lib.errors import BadInput, NotConfigured, RmnError
 
 TIMEOUT_S = 30.0
 POLL_S = 1.0
+MOST_BYTES = 4 * 2**20  # of an answer; the most rows that are shown take a quarter of it
+STEPS = ("submitted", "queued", "running")
 MOST_PAGES = 20  # of a room's own list, of a hundred questions each
 State = CleanRoomQuery.State
 
@@ -207,7 +209,10 @@ def _rows(query: CleanRoomQuery, target: str, key: str, asked: rooms.Template) -
     headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": query.pk.hex}
     body = {"query": asked.query, "template": asked.name, "parameters": query.parameters, "client_token": query.pk.hex}
     until = time.monotonic() + TIMEOUT_S
-    answer = outbound.fetch("POST", f"{target}/query", headers=headers, body=body, timeout_s=TIMEOUT_S)
+    answer = outbound.fetch(
+        "POST", f"{target}/query", headers=headers, body=body, timeout_s=TIMEOUT_S, most_bytes=MOST_BYTES
+    )
+    step = 0
     while True:
         if answer.status >= 500 or answer.status == 429:
             raise outbound.NoAnswer(f"{query.connection} answers {answer.status}; it is asked again")
@@ -219,15 +224,22 @@ def _rows(query: CleanRoomQuery, target: str, key: str, asked: rooms.Template) -
             return said
         if not isinstance(said, dict):
             raise outbound.NoAnswer(f"{query.connection} answers with something else than rows")
-        if said.get("status") not in ("running", "queued", "submitted"):
+        if said.get("status") not in STEPS:
             return said.get("rows")
+        if STEPS.index(said["status"]) < step:
+            raise outbound.NoAnswer(
+                f"the status of {query.connection} goes back from {STEPS[step]} to {said['status']}"
+            )
+        step = STEPS.index(said["status"])
         query.peer_id = str(said.get("id", ""))[:160]
         query.state = State.RUNNING
         query.save(update_fields=["peer_id", "state"])
         if time.monotonic() + POLL_S > until or not query.peer_id.replace("-", "").isalnum():
             raise outbound.NoAnswer(f"{query.connection} is still at work; it is asked again")
         time.sleep(POLL_S)
-        answer = outbound.fetch("GET", f"{target}/query/{query.peer_id}", headers=headers, timeout_s=TIMEOUT_S)
+        answer = outbound.fetch(
+            "GET", f"{target}/query/{query.peer_id}", headers=headers, timeout_s=TIMEOUT_S, most_bytes=MOST_BYTES
+        )
 
 
 # -- AWS Clean Rooms: it takes no key of ours with a submit, so a lost answer is looked for before anything is sent again
@@ -276,7 +288,7 @@ def _from_aws(query: CleanRoomQuery, target: str, key: str, asked: rooms.Templat
         raise RoomRefused(f"{query.connection} names a result outside of {account.bucket}/{mark}; it is not fetched")
     url = f"{account.s3}/{quote(where)}"
     headers = sigv4.signed("GET", url, b"", key=account.key, region=account.region, service="s3", at=timezone.now())
-    answer = outbound.fetch("GET", url, headers=headers, timeout_s=TIMEOUT_S)
+    answer = outbound.fetch("GET", url, headers=headers, timeout_s=TIMEOUT_S, most_bytes=MOST_BYTES)
     if answer.status != 200:
         raise outbound.NoAnswer(f"the bucket of {query.connection} answers {answer.status}; it is asked again")
     try:
@@ -347,7 +359,9 @@ def _ask_aws(query: CleanRoomQuery, account: _Account, method: str, url: str, bo
     headers = sigv4.signed(
         method, url, content, key=account.key, region=account.region, service="cleanrooms", at=timezone.now(), headers=sent
     )  # fmt: skip
-    answer = outbound.fetch(method, url, headers=headers, body=content or None, timeout_s=TIMEOUT_S)
+    answer = outbound.fetch(
+        method, url, headers=headers, body=content or None, timeout_s=TIMEOUT_S, most_bytes=MOST_BYTES
+    )
     if answer.status >= 500 or answer.status == 429 or (answer.status >= 400 and method == "GET"):
         raise outbound.NoAnswer(f"{query.connection} answers {answer.status}; it is asked again")
     if answer.status >= 400:
@@ -371,8 +385,10 @@ def _ask_aws(query: CleanRoomQuery, account: _Account, method: str, url: str, bo
 def _show(query: CleanRoomQuery, asked: rooms.Template, rows: Any) -> None:
     """Keep what may be shown, with its line in the ledger and in the audit chain."""
     k = query.connection.k_threshold
-    rows = masking.told(rows, masking.of(query.brand, prose=False))  # a group may be named after somebody
     kept, left_out = rooms.protected(rows, asked.count, k)
+    rooms.only_asked(asked, rows)
+    mask = masking.of(query.brand, prose=False)  # a group may be named after somebody
+    rows, kept = masking.told(rows, mask), masking.told(kept, mask)
     total = sum(row[asked.count] for row in rows)
     earlier = CleanRoomQuery.objects.filter(connection=query.connection, state=State.RELEASED, result__isnull=False)
     if rooms.few_apart(rows, asked.count, earlier.values_list("result", flat=True), k):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,21 @@ def protected(rows: Any, count: str, k: int) -> tuple[list[dict[str, Any]], int]
             break
         gone.add(more)
     return [row for place, row in enumerate(rows) if place not in gone], len(gone)
+
+
+def only_asked(asked: Template, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A room answers with the columns of the query and no others: what it adds may tell who people are.
+
+    Raises:
+        BadInput: it names the column.
+    """
+    parsed = sqlglot.parse_one(asked.query)
+    wanted = {name.lower() for name in parsed.named_selects}
+    if "*" in wanted:
+        return
+    for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
+        if str(name).lower() not in wanted:
+            raise BadInput(f"the clean room's answer has a column that was not asked for: {str(name)[:60]!r}")
 
 
 def columns(rows: Sequence[Mapping[str, Any]], count: str) -> list[str]:

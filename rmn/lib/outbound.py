@@ -53,7 +53,7 @@ class Answer:
         """
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise NoAnswer(f"an answer of {len(self.body):,} bytes is not JSON") from None
 
 
@@ -228,7 +228,8 @@ def _once(method: str, target: Target, headers: Mapping[str, str], body: Any, un
                     raise NoAnswer(f"{target.name} did not end its answer in time")
             return Answer(response.status_code, dict(response.headers), bytes(got))
     except httpx2.HTTPError as error:
-        raise NoAnswer(f"{target.name}: {type(error).__name__}") from None
+        why = "its certificate is not valid" if "CERTIFICATE" in str(error) else type(error).__name__
+        raise NoAnswer(f"{target.name}: {why}") from None
 
 
 def _shown(url: str) -> str:

@@ -591,6 +591,7 @@ def _no_name(words: str, after: str) -> bool:
     return is_brand(words, after) or any(word.casefold() in NOT_NAMES for word in words.split())
 
 
+@lru_cache(maxsize=4096)
 def is_brand(name: str, after: str) -> bool:
     plain = re.sub(r"['’]s\b", "", name).casefold().replace("'", "").replace("’", "")
     words = plain.split(" ")

@@ -98,7 +98,7 @@ def site() -> Iterator[int]:
     from rmn.lib.processes import free_port
 
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "rmn.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "8", "--workers", "2", "--log-level", "error"]  # fmt: skip
+    command = [sys.executable, "-m", "gunicorn", "rmn.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "2", "--workers", "2", "--log-level", "error"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ.copy())
     try:
         until = time.monotonic() + 120

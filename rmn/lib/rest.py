@@ -87,6 +87,9 @@ def by_address(rows: models.QuerySet[Any], *relations: str) -> models.QuerySet[A
     return rows.select_related(*relations).only(*names)
 
 
+_BUILT: dict[Any, tuple[Any, dict[str, Any]]] = {}
+
+
 class RowSerializer(serializers.ModelSerializer):
     """A row with its UUID as ``id`` and its relations by address."""
 
@@ -113,6 +116,13 @@ class RowSerializer(serializers.ModelSerializer):
                 continue
             found[name] = None if value is None else field.to_representation(value)
         return found
+
+    def build_standard_field(self, field_name: str, model_field: Any) -> Any:
+        """A field's class and options: worked out once for each column, and handed out as copies."""
+        if model_field not in _BUILT:
+            _BUILT[model_field] = super().build_standard_field(field_name, model_field)
+        cls, options = _BUILT[model_field]
+        return cls, {name: list(value) if isinstance(value, list) else value for name, value in options.items()}
 
     def build_relational_field(self, field_name: str, relation_info: Any) -> Any:
         cls, kwargs = super().build_relational_field(field_name, relation_info)

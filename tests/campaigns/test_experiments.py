@@ -19,7 +19,7 @@ from django.core.management import call_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from campaigns.domain.experiments import looks, rates, synthetic
+from campaigns.domain.experiments import contrasts, looks, rates, synthetic
 from campaigns.domain.experiments.analysis import analyze, looks_of
 from campaigns.domain.experiments.design import design
 from campaigns.domain.experiments.found import fieller
@@ -851,3 +851,19 @@ def test_a_result_hands_the_curve_what_the_whole_market_would_have_done() -> Non
     half = (found["interval"][1] - found["interval"][0]) / 2
     assert told["se"] == pytest.approx(half / 1.6449 * 2 / 0.25, rel=1e-3)
     assert "not known" in lift_test(analyze(GEO, frame=panel()), {}, step_days=7)["reason"]
+
+
+def test_weights_that_are_pushed_out_of_memory_while_others_come_in_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that has answered for days has a full memory: an old set's weights leave as a new set's arrive."""
+    rng = np.random.default_rng(0)
+    y_UT = rng.normal(100, 5, (8, 30))
+    fit_T, test = np.arange(30) < 24, slice(24, 30)
+    sets = [(0,), (1,), (2,), (3,), (4,)]
+    monkeypatch.setattr(contrasts, "_memory", contrasts._Memory())
+    wanted = contrasts._like_the_test(y_UT, sets, fit_T, test)
+    monkeypatch.setattr(contrasts, "_memory", contrasts._Memory())
+    monkeypatch.setattr(contrasts, "KEPT", 3)
+    contrasts._like_the_test(y_UT, sets[:3], fit_T, test)
+    assert np.array_equal(contrasts._like_the_test(y_UT, sets[::-1], fit_T, test), wanted[::-1])

@@ -259,9 +259,12 @@ def _like_the_test(y_UT: Array, sets: Sequence[Sequence[int]], fit_T: BoolArray,
     """For each set, weights of the past's periods that bring the others' past nearest to their test, but for a constant."""
     digest = blake2b(np.ascontiguousarray(y_UT).tobytes(), digest_size=16).digest()
     keys = [("days", digest, int(fit_T.sum()), test.start, test.stop, tuple(one)) for one in sets]
-    new = [row for row, key in enumerate(keys) if key not in _memory.known]
-    found = dict(zip(new, _days([sets[row] for row in new], y_UT[:, fit_T], y_UT[:, test].mean(axis=1)), strict=True))
-    return np.array([_memory.weights(key, lambda row=row: found[row]) for row, key in enumerate(keys)])  # type: ignore[misc]
+    found = {row: kept for row, key in enumerate(keys) if (kept := _memory.known.get(key)) is not None}
+    new = [row for row in range(len(keys)) if row not in found]
+    found |= zip(new, _days([sets[row] for row in new], y_UT[:, fit_T], y_UT[:, test].mean(axis=1)), strict=True)
+    for row in new:  # what is remembered now may push out what was read above
+        _memory.weights(keys[row], lambda row=row: found[row])  # type: ignore[misc]
+    return np.array([found[row] for row in range(len(keys))])
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")

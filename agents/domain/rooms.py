@@ -164,7 +164,7 @@ def only_asked(asked: Template, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         BadInput: it names the column.
     """
-    parsed = sqlglot.parse_one(asked.query)
+    parsed = sqlglot.parse_one(asked.query, into=sql.Select)
     wanted = {name.lower() for name in parsed.named_selects}
     if "*" in wanted:
         return

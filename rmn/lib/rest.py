@@ -99,10 +99,10 @@ class RowSerializer(serializers.ModelSerializer):
     @cached_property
     def _columns(self) -> list[tuple[str, str, Any]]:
         """Each field that is shown, and the model's own column it is read from; no column where it takes more."""
-        own = {field.attname for field in self.Meta.model._meta.concrete_fields if not field.is_relation}
-        return [
-            (field.field_name, field.source if field.source in own else "", field) for field in self._readable_fields
-        ]
+        model: Any = self.Meta.model
+        own = {field.attname for field in model._meta.concrete_fields if not field.is_relation}
+        shown: Any = self._readable_fields
+        return [(field.field_name, field.source if field.source in own else "", field) for field in shown]
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         """As the base class does it, less what it asks anew for every row of a list."""

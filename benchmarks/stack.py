@@ -257,7 +257,16 @@ class Stack:
         for n in range(beats):
             self.child(f"beat-{n}", [*celery, "beat", "--loglevel", "warning", "--pidfile="])
         if web:
-            command = ["gunicorn", "rmn.wsgi", "--bind", f"127.0.0.1:{self.port}", "--backlog", "512"]
+            command = [
+                "gunicorn",
+                "rmn.wsgi",
+                "--bind",
+                f"127.0.0.1:{self.port}",
+                "--backlog",
+                "2048",
+                "--worker-connections",
+                "4000",
+            ]
             command += [
                 "--worker-class",
                 "gthread",

@@ -426,7 +426,7 @@ def dpo(facts: Facts) -> Facts:
 
 
 def evaluate(facts: Facts) -> Facts:
-    """Both adapters on products that nothing was trained on: SFT against the base, DPO against SFT.
+    """Both adapters on products that nothing was trained on: SFT against the base, DPO against what then serves.
 
     And each against the base under its best prompt: an adapter that a prompt equals has not earned its place.
     """
@@ -434,7 +434,8 @@ def evaluate(facts: Facts) -> Facts:
     first, second = serving.find(facts["sft"]["adapter"]), serving.find(facts["dpo"]["adapter"])
     results = {}
     with serving.inference() as client:
-        for name, candidate, champion in (("sft", first, None), ("dpo", second, first)):
+        champion: Adapter | None = None
+        for name, candidate in (("sft", first), ("dpo", second)):
             run = training_services.wish_for_evaluation(
                 brand=brand,
                 retailer=shop(),
@@ -446,6 +447,8 @@ def evaluate(facts: Facts) -> Facts:
             with run.tracked():
                 training_tasks.judge(run, client)
             results[name] = must(run).result  # type: ignore[attr-defined]
+            if results[name]["verdict"] == "better":
+                champion = candidate
     rates = {
         "base": results["sft"]["pass_rate"]["champion"],
         "prompt_alone": results["sft"]["pass_rate"]["prompt_alone"],
@@ -458,15 +461,17 @@ def evaluate(facts: Facts) -> Facts:
         "reasons": {name: found["reasons"] for name, found in results.items()},
         "needed_cases": {name: found["needed_cases"] for name, found in results.items()},
         "note": ", ".join(f"{name} {rate['estimate']:.2f}" for name, rate in rates.items())
-        + f"; SFT is {results['sft']['verdict'].replace('_', ' ')} than the base and its best prompt, DPO {results['dpo']['verdict'].replace('_', ' ')} against SFT",
+        + f"; SFT is {results['sft']['verdict'].replace('_', ' ')} than the base and its best prompt, DPO {results['dpo']['verdict'].replace('_', ' ')} against {'SFT' if results['sft']['verdict'] == 'better' else 'the base'}",
     }
 
 
 def deploy(facts: Facts) -> Facts:
     """What the gate lets through is proved on the server and becomes champion."""
     verdict = facts["evaluate"]["verdict"]
-    if verdict["sft"] != "better":
-        raise RmnError(f"the SFT adapter is {verdict['sft']} against the base and its best prompt: nothing is deployed")
+    if "better" not in verdict.values():
+        raise RmnError(
+            f"against the base and its best prompt SFT is {verdict['sft']} and DPO {verdict['dpo']}: nothing is deployed"
+        )
     chosen = "dpo" if verdict["dpo"] == "better" else "sft"
     reason = "; ".join(facts["evaluate"]["reasons"][chosen])
     if chosen == "sft":

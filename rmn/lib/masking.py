@@ -25,7 +25,7 @@ from rmn.lib.errors import BadInput
 
 LONGEST = 16_384  # characters of a line or an error that are looked through; the rest is left out
 DEEPEST = 6
-A_WORD = re.compile(r"[A-Za-z_.]*")  # a name of ours; most of what is logged
+PLAIN = re.compile(r"[A-Za-z_.]*|-?\d{1,7}\.\d{2}|-?\d{1,5}")  # a name of ours, an amount: most of what is logged
 FILE = re.compile(r"(?i)(.*?)((?:\.(?:csv|tsv|txt|json|jsonl|ndjson|xlsx?|xml|parquet|gz|zip|pdf|png|jpe?g|webp))*)")
 HOST = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]{2,39}")
 UNREAD = "[left out: it could not be looked through]"
@@ -35,7 +35,7 @@ Masker = Callable[[Any], Callable[..., pii.Masked]]
 
 def line(text: str) -> str:
     """Text for logs, errors and audit lines: structured kinds masked under the installation's key; never raises."""
-    if len(text) < 80 and A_WORD.fullmatch(text):
+    if len(text) < 80 and PLAIN.fullmatch(text):
         return text
     try:
         known = {host for host in HOST.findall(text, 0, LONGEST) if _is_ours(host)}
@@ -78,7 +78,7 @@ def of(brand: Any, *, prose: bool = True) -> Callable[[str], str]:
     """Masks what is written down about a brand: sentences as prose unless told otherwise, the rest for structured kinds."""
 
     def one(text: str) -> str:
-        if len(text) < 80 and A_WORD.fullmatch(text):
+        if len(text) < 80 and PLAIN.fullmatch(text):
             return text
         return pii.mask(text, key(brand), prose=prose and text.count(" ") > 1).text
 

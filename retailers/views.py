@@ -503,6 +503,15 @@ def _uuid(text: str) -> UUID:
         raise Http404 from None
 
 
+def asked_brand(request: StaffRequest) -> tuple[list[Brand], Brand | None]:
+    """The person's brands by name, and the one the address asks for, else the first; any other is as unknown as none."""
+    brands = list(Brand.objects.for_user(request.user).order_by("name"))
+    asked = request.GET.get("brand", "")
+    if asked and asked not in {brand.slug for brand in brands}:
+        raise Http404
+    return brands, next((one for one in brands if one.slug == asked), brands[0] if brands else None)
+
+
 # -- the audit chain
 
 SHORT_CHAIN = 5_000  # lines that are verified while the page is made; a longer chain when asked
@@ -512,11 +521,7 @@ SHORT_CHAIN = 5_000  # lines that are verified while the page is made; a longer 
 @login_required
 def audit_chain(request: StaffRequest) -> HttpResponseBase:
     """What was done for one of the person's brands, whether the chain is whole, and its signed head to take along."""
-    brands = list(Brand.objects.for_user(request.user).order_by("name"))
-    asked = request.GET.get("brand", "")
-    if asked and asked not in {brand.slug for brand in brands}:
-        raise Http404
-    brand = next((one for one in brands if one.slug == asked), brands[0] if brands else None)
+    brands, brand = asked_brand(request)
     if brand is None:
         return render(request, "retailers/audit.html", {"brand": None})
     if "head" in request.GET:

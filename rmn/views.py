@@ -29,7 +29,8 @@ from agents import decisions
 from agents.models import AgentRun, Forecast, ReflectionLog
 from campaigns.models import Recommendation
 from feedback.models import ReviewTask
-from retailers.models import Brand, QuarantinedRow, roles
+from retailers.models import QuarantinedRow, roles
+from retailers.views import asked_brand
 from rmn import health, masked
 from rmn.lib import pages, runs
 from rmn.lib.http import StaffRequest, problem_response
@@ -113,11 +114,7 @@ def latest_runs(user: User, count: int = 12) -> list[runs.Run]:
 @login_required
 def masked_data(request: StaffRequest) -> HttpResponseBase:
     """Of one of the person's brands: which kinds of personal data were masked, where and when, and how often."""
-    brands = list(Brand.objects.for_user(request.user).order_by("name"))
-    asked = request.GET.get("brand", "")
-    if asked and asked not in {brand.slug for brand in brands}:
-        raise Http404
-    brand = next((one for one in brands if one.slug == asked), brands[0] if brands else None)
+    brands, brand = asked_brand(request)
     if brand is None:
         return render(request, "masked.html", {"brand": None})
     table = pages.Table(

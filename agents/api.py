@@ -14,7 +14,6 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from agents import columns, creative, decisions, forecasts, journal, rooms, services, serving
 from agents.domain.columns import Column
@@ -33,7 +32,7 @@ from campaigns.api import Experiments as ExperimentsBelow
 from campaigns.models import BudgetPlan, Experiment, Task
 from retailers.models import Brand, Retailer
 from rmn.lib.errors import BadInput, NotConfigured
-from rmn.lib.rest import RUN_FIELDS, MayChange, ReadOnlyRows, Reference, RowSerializer
+from rmn.lib.rest import RUN_FIELDS, Door, MayChange, ReadOnlyRows, Reference, RowSerializer
 
 # -- adapters
 
@@ -212,7 +211,7 @@ def _so_far(subject: Any) -> dict[str, Any]:
     }
 
 
-class Approvals(APIView):
+class Approvals(Door):
     """What waits for a decision (GET), and a word on it (POST): once as many have approved as the rules ask, it is done."""
 
     permission_classes = [MayChange]
@@ -541,7 +540,7 @@ class BriefSerializer(serializers.Serializer):
     variants = serializers.IntegerField(min_value=1, max_value=creative.MOST_VARIANTS, default=5)
 
 
-class WriteText(APIView):
+class WriteText(Door):
     """Headlines for a product, written by the brand's adapter; only what passes is offered, the rest says why."""
 
     permission_classes = [IsAuthenticated]
@@ -572,7 +571,7 @@ class ColumnsSerializer(serializers.Serializer):
     columns = ColumnSerializer(many=True, allow_empty=False, max_length=columns.MOST_COLUMNS)  # type: ignore[call-arg]  # the list has it
 
 
-class SuggestFields(APIView):
+class SuggestFields(Door):
     """Which field of RMIS each column is likely to be, by the retailer's adapter; a person takes or leaves it."""
 
     permission_classes = [IsAuthenticated]

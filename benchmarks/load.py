@@ -28,8 +28,8 @@ WRITES, READS = 40.0, 80.0  # per second
 SECONDS = {"small": 20, "full": 120}
 SOAK_S = {"small": 20, "full": 240}
 NOTE = (
-    "40 feedback writes and 80 API reads a second, one write in twenty a wish for an export, over 10 brands; two web processes of "
-    "two threads, one worker of two. 429 answers of the flooding tenant are its allowance at work."
+    "40 feedback writes and 80 API reads a second, one write in twenty a wish for an export, over 10 brands; four web processes of "
+    "four threads, one worker of two, as deploy/ has it. 429 answers of the flooding tenant are its allowance at work."
 )
 READ_FROM = ["brands/", "campaigns/", "metrics/?page_size=20", "recommendations/?page_size=20", "feedback/?page_size=20", "feedback/stats/", "skus/", "budget-plans/"]  # fmt: skip
 SEED = "import json; from benchmarks import seed; print(json.dumps(seed.fill()))"
@@ -173,7 +173,7 @@ def lost(stack: Stack, answers: list[Answer]) -> int:
 
 
 def rows(size: str) -> list[Row]:
-    with running(web=2, threads=2, workers=1, concurrency=2) as stack:
+    with running(web=4, threads=4, workers=1, concurrency=2) as stack:
         brands = stack.ask(SEED)["brands"]
         asyncio.run(arrive(stack.port, mixed(brands, 0), 20, 5))  # templates, caches, connections
         found: list[Row] = []

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
+from functools import lru_cache
 from typing import Any
 
 from django.db.models import Q
@@ -15,6 +16,15 @@ from feedback.models import AnswerCount, Feedback
 from retailers.services import masker
 
 DIGEST = 64  # characters of a whole one
+TOLD = [  # what ``of_row`` reads; of what was judged no more than its texts
+    *(field.name for field in Feedback._meta.concrete_fields if field.name != "sampling"),
+    "brand__slug",
+    "brand__uuid",
+    "retailer__slug",
+    "recommendation__prompt",
+    "recommendation__text",
+    "other__text",
+]
 LEAST_VOTES = 2  # of people on one question, before their agreement is asked for
 
 
@@ -80,7 +90,7 @@ class Redaction:
         if not text:
             return text
         if brand.pk not in self._maskers:
-            self._maskers[brand.pk] = masker(brand)
+            self._maskers[brand.pk] = lru_cache(maxsize=4096)(masker(brand))  # a draft is judged many times
         masked = self._maskers[brand.pk](text)
         self.found.update(entity.type for entity in masked.entities)
         return masked.text
@@ -128,7 +138,7 @@ def exported(rows: Any, filters: Filters, redaction: Redaction) -> Iterator[Answ
     """
     kept = filters.apply(rows.standing().first_showings())
     agreed = _agreed(kept, filters.min_agreement) if filters.min_agreement > 0 else None
-    told = kept.select_related("brand", "retailer", "recommendation", "other").order_by("pk")
+    told = kept.select_related("brand", "retailer", "recommendation", "other").only(*TOLD).order_by("pk")
     for row in told.iterator(chunk_size=1000):
         if agreed is not None and row.origin == Feedback.Origin.HUMAN and not agreed(row):
             continue

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.http import FileResponse, Http404, StreamingHttpResponse
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
@@ -18,7 +17,6 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from campaigns.models import Recommendation, Task
 from feedback import answers, figures, services
@@ -28,7 +26,7 @@ from feedback.models import Export, Feedback, ReviewTask
 from retailers.models import Brand
 from rmn.lib.errors import BadInput
 from rmn.lib.problems import Problem
-from rmn.lib.rest import RUN_FIELDS, MayChange, ReadOnlyRows, Reference, RowSerializer
+from rmn.lib.rest import RUN_FIELDS, Door, MayChange, ReadOnlyRows, Reference, RowSerializer, all_or_nothing
 
 PEOPLE = {"marketer", "analyst", "integration"}
 MOST_AT_ONCE = 1000
@@ -166,7 +164,7 @@ class FeedbackRows(ReadOnlyRows):
             )
         wish = Wish(data=request.data, context={"request": request}, many=many)
         wish.is_valid(raise_exception=True)
-        with transaction.atomic():
+        with all_or_nothing():
             rows = [
                 services.give(by=request.user, **one)
                 for one in (wish.validated_data if many else [wish.validated_data])
@@ -181,7 +179,7 @@ class FeedbackRows(ReadOnlyRows):
         return Response(self.get_serializer(services.undo(self.get_object(), request.user)).data)
 
 
-class PreferencePair(APIView):
+class PreferencePair(Door):
     """POST the better of two: recommendations a and b with an outcome, or raw texts."""
 
     permission_classes = [MayChange]
@@ -234,7 +232,7 @@ def _asked(request: Request, data: Any) -> tuple[Brand | None, Any, Filters]:
     return brand, rows.filter(brand=brand) if brand else rows, wish.filters()
 
 
-class Statistics(APIView):
+class Statistics(Door):
     """Counts, approval, agreement with its ceiling, ranking of adapters, biases, rewrites, coverage."""
 
     permission_classes = [IsAuthenticated]
@@ -242,16 +240,18 @@ class Statistics(APIView):
     @extend_schema(parameters=[FiltersSerializer], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
         brand, rows, filters = _asked(request, request.query_params)
-        key = f"{request.user.pk}:{sorted(request.query_params.items())}"
-        told = dict(figures.kept(key, lambda: figures.figures(request.user, brand, filters)))
-        tasks = ReviewTask.objects.visible_to(request.user).filter(repeats=None)
-        if brand is not None:
-            tasks = tasks.filter(brand=brand)
-        if filters.task:
-            tasks = tasks.filter(task=filters.task)
-        told["coverage"] = figures.coverage(tasks)
-        told["you"] = figures.profile(rows, request.user)
-        return Response(told)
+        key = f"api:{request.user.pk}:{sorted(request.query_params.items())}"
+
+        def all_of_it() -> dict[str, Any]:
+            tasks = ReviewTask.objects.visible_to(request.user).filter(repeats=None)
+            if brand is not None:
+                tasks = tasks.filter(brand=brand)
+            if filters.task:
+                tasks = tasks.filter(task=filters.task)
+            told = dict(figures.figures(request.user, brand, filters))
+            return told | {"coverage": figures.coverage(tasks), "you": figures.profile(rows, request.user)}
+
+        return Response(figures.kept(key, all_of_it))
 
 
 class AsItIs(BaseContentNegotiation):
@@ -264,7 +264,7 @@ class AsItIs(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class ExportDPO(APIView):
+class ExportDPO(Door):
     """Answers as training rows, one JSON object a line, streamed. For a file with a manifest: ``POST exports/``."""
 
     permission_classes = [IsAuthenticated]
@@ -305,7 +305,7 @@ class ExportWish(FiltersSerializer):
 
 
 @extend_schema(parameters=[OpenApiParameter("id", UUID, OpenApiParameter.PATH)])
-class FileOfExport(APIView):
+class FileOfExport(Door):
     """The file of a finished export."""
 
     permission_classes = [IsAuthenticated]

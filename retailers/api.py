@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
+from django.db.models import Prefetch
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -15,7 +16,6 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from retailers import services, webhooks
 from retailers.domain import catalogue, identifiers, policy
@@ -36,7 +36,7 @@ from retailers.models import (
     roles,
 )
 from rmn.lib import outbound
-from rmn.lib.rest import RUN_FIELDS, ReadOnlyRows, Reference, RowSerializer, WritableRows
+from rmn.lib.rest import RUN_FIELDS, Door, ReadOnlyRows, Reference, RowSerializer, WritableRows
 
 PEOPLE = {"marketer", "analyst", "integration"}
 
@@ -111,7 +111,7 @@ class OutcomeSerializer(serializers.ModelSerializer):
 
 
 class MetricSerializer(RowSerializer):
-    outcomes = OutcomeSerializer(many=True, read_only=True)
+    outcomes = OutcomeSerializer(many=True, read_only=True, source="read_outcomes")
     extracted_at = serializers.DateTimeField(source="taken_at", read_only=True)
 
     class Meta:
@@ -162,7 +162,7 @@ class Metrics(ReadOnlyRows):
     queryset = (
         PerformanceMetric.objects.select_related("brand", "retailer", "load")
         .defer("load__result", "load__log", "load__config")
-        .prefetch_related("outcomes")
+        .prefetch_related(Prefetch("outcomes", to_attr="read_outcomes"))
     )
     serializer_class = MetricSerializer
     filterset_fields = ["network", "grain", "campaign_id", "channel", "currency", "period_start", "is_final"]
@@ -525,7 +525,7 @@ class TextToCheck(serializers.Serializer):
     brand = Reference(queryset=Brand.objects.all(), required=False)
 
 
-class CheckText(APIView):
+class CheckText(Door):
     """May this text be published there, and if not, why and what to do."""
 
     permission_classes = [IsAuthenticated]
@@ -544,7 +544,7 @@ class TextToRedact(serializers.Serializer):
     text = serializers.CharField(allow_blank=True, max_length=100_000, trim_whitespace=False)
 
 
-class RedactText(APIView):
+class RedactText(Door):
     """Personal data found and masked by tags of the brand's key. Nothing is kept."""
 
     permission_classes = [IsAuthenticated]

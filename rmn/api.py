@@ -110,18 +110,20 @@ class Runs(viewsets.ViewSet):
         return run
 
 
-router = SimpleRouter()
-for app in APPS:
-    for address, viewset in app.resources.items():
-        router.register(address, viewset, basename=address)
-router.register("runs", Runs, basename="runs")
+def resource(address: str, viewset: Any) -> Any:
+    """All addresses below one, found by it first."""
+    router = SimpleRouter()
+    router.register("", viewset, basename=address)
+    return path(f"{address}/", include(router.urls))
+
 
 v1 = [
     path("token/", Tokens.as_view(throttle_classes=[LoginThrottle]), name="token"),
     path("token/refresh/", TokenRefreshView.as_view(throttle_classes=[LoginThrottle]), name="token-refresh"),
     path("token/blacklist/", TokenBlacklistView.as_view(throttle_classes=[LoginThrottle]), name="token-blacklist"),
     *(single for app in APPS for single in app.paths),
-    *router.urls,
+    *(resource(address, viewset) for app in APPS for address, viewset in app.resources.items()),
+    resource("runs", Runs),
 ]
 urlpatterns = [
     path("v1/", include(v1)),

@@ -213,6 +213,7 @@ VALKEY_PORT = number("RMN_VALKEY_PORT", 6390, low=1)
 REDIS_URL = env.str("REDIS_URL", f"redis://127.0.0.1:{VALKEY_PORT}/0")
 RMN_OWN_BROKER = not env.str("REDIS_URL", "")  # serve starts one beside the site
 CELERY_BROKER_URL = REDIS_URL
+RMN_WORKER_NICE = number("RMN_WORKER_NICE", 5)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 3600,  # longer than the longest task; training is a leased row, not a task
@@ -362,6 +363,9 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {"brand": env.str("RMN_API_RATE", "6000/min"), "login": "20/min"},
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = (
+    False  # the log names who asks; where they sit is theirs (logins keep it, in axes)
+)
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=14),

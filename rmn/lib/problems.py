@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.throttling import SimpleRateThrottle
 
 from rmn.lib import masking
+from rmn.lib.cache import take
 from rmn.lib.errors import RmnError
 
 
@@ -63,14 +64,24 @@ class BrandThrottle(SimpleRateThrottle):
     """
 
     scope = "brand"
+    num_requests: int
+    duration: int
+    left_to_wait = 0.0
 
-    def get_cache_key(self, request: Any, view: Any) -> str | None:  # noqa: ARG002
+    def get_cache_key(self, request: Any, view: Any) -> str:  # noqa: ARG002
         if not request.user or not request.user.is_authenticated:
             return self.cache_format % {"scope": "anonymous", "ident": self.get_ident(request)}
         brands = apps.get_model("retailers", "Brand").objects
         keys = [] if brands.sees_all(request.user) else brands.keys_of(request.user)
         ident = f"brand-{keys[0]}" if len(keys) == 1 else f"person-{request.user.pk}"
         return self.cache_format % {"scope": self.scope, "ident": ident}
+
+    def allow_request(self, request: Any, view: Any) -> bool:
+        self.left_to_wait = take(self.cache, self.get_cache_key(request, view), self.num_requests, self.duration)
+        return not self.left_to_wait
+
+    def wait(self) -> float:
+        return self.left_to_wait
 
 
 class Problem(RmnError):

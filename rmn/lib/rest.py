@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
+from copy import copy, deepcopy
 from typing import Any
 
 from django.apps import apps
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 from django.http import Http404
-from django.utils.functional import cached_property
 from drf_spectacular.contrib.rest_framework_simplejwt import SimpleJWTScheme
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import mixins, permissions, serializers, viewsets
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 
 class BearerScheme(SimpleJWTScheme):  # type: ignore[no-untyped-call]  # the extension registers itself
@@ -74,20 +76,25 @@ def address(model: type[models.Model], value: Any) -> models.Q:
     return models.Q(uuid=key) if "uuid" in names else models.Q(pk=key)
 
 
-ADDRESSES = ("slug", "uuid", "username")  # what Reference and its like show of a related row
+ADDRESSES = ("slug", "uuid", "username")  # what Reference and its like show of a related row, the first it has
+SHOWN = "address_of_"
 
 
 def by_address(rows: models.QuerySet[Any], *relations: str) -> models.QuerySet[Any]:
-    """The rows whole, and of their relations no more than their addresses: lists show nothing else of them."""
-    meta = rows.model._meta
-    names = [field.name for field in meta.concrete_fields]
+    """The rows, and of their relations no more than their addresses: lists show nothing else of them."""
+    shown = {}
     for relation in relations:
-        related: Any = meta.get_field(relation).related_model
-        names += [f"{relation}__{field.name}" for field in related._meta.concrete_fields if field.name in ADDRESSES]
-    return rows.select_related(*relations).only(*names)
+        related: Any = rows.model._meta.get_field(relation).related_model
+        known = [field.name for field in related._meta.concrete_fields]
+        address = next((name for name in ADDRESSES if name in known), "pk")
+        shown[SHOWN + relation] = models.F(f"{relation}__{address}")
+    return rows.select_related(None).annotate(**shown)
 
 
-_BUILT: dict[Any, tuple[Any, dict[str, Any]]] = {}
+_FIELDS: dict[type, dict[str, Any]] = {}
+_PLANS: dict[type, list[tuple[str, str, str, Any]]] = {}
+ASK_MORE = (serializers.BaseSerializer, serializers.SerializerMethodField)  # of the serializer they stand in
+HOLDERS = ("child", "child_relation", "_declared_fields")  # what fields hold other fields in
 
 
 class RowSerializer(serializers.ModelSerializer):
@@ -96,20 +103,36 @@ class RowSerializer(serializers.ModelSerializer):
     id = serializers.UUIDField(source="uuid", read_only=True)
     serializer_related_field = Reference
 
-    @cached_property
-    def _columns(self) -> list[tuple[str, str, Any]]:
-        """Each field that is shown, and the model's own column it is read from; no column where it takes more."""
-        model: Any = self.Meta.model
-        own = {field.attname for field in model._meta.concrete_fields if not field.is_relation}
-        shown: Any = self._readable_fields
-        return [(field.field_name, field.source if field.source in own else "", field) for field in shown]
+    @classmethod
+    def _plan(cls) -> list[tuple[str, str, str, Any]]:
+        """Each field that is shown; the model's own column it is read from, or the address that a list brought along;
+        and what writes it, where that asks for nothing but the value."""
+        if cls not in _PLANS:
+            model: Any = cls.Meta.model
+            own = {field.attname for field in model._meta.concrete_fields if not field.is_relation}
+            shown: Any = cls()._readable_fields
+            _PLANS[cls] = [
+                (
+                    field.field_name,
+                    field.source if field.source in own else "",
+                    f"{SHOWN}{field.source}" if isinstance(field, Reference | serializers.SlugRelatedField) else "",
+                    None if isinstance(field, ASK_MORE) else field,
+                )
+                for field in shown
+            ]
+        return _PLANS[cls]
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         """As the base class does it, less what it asks anew for every row of a list."""
         if not isinstance(instance, self.Meta.model):
             return super().to_representation(instance)
         found: dict[str, Any] = {}
-        for name, column, field in self._columns:
+        there = vars(instance)
+        for name, column, address, writer in self._plan():
+            if address in there:
+                found[name] = None if there[address] is None else str(there[address])
+                continue
+            field: Any = writer or self.fields[name]
             try:
                 value = getattr(instance, column) if column else field.get_attribute(instance)
             except serializers.SkipField:
@@ -117,12 +140,12 @@ class RowSerializer(serializers.ModelSerializer):
             found[name] = None if value is None else field.to_representation(value)
         return found
 
-    def build_standard_field(self, field_name: str, model_field: Any) -> Any:
-        """A field's class and options: worked out once for each column, and handed out as copies."""
-        if model_field not in _BUILT:
-            _BUILT[model_field] = super().build_standard_field(field_name, model_field)
-        cls, options = _BUILT[model_field]
-        return cls, {name: list(value) if isinstance(value, list) else value for name, value in options.items()}
+    def get_fields(self) -> dict[str, Any]:
+        """Worked out once for each class and handed out as copies: what a copy is bound to is its own."""
+        if type(self) not in _FIELDS:
+            _FIELDS[type(self)] = super().get_fields()
+        holds = {name: any(hasattr(field, at) for at in HOLDERS) for name, field in _FIELDS[type(self)].items()}
+        return {name: deepcopy(field) if holds[name] else copy(field) for name, field in _FIELDS[type(self)].items()}
 
     def build_relational_field(self, field_name: str, relation_info: Any) -> Any:
         cls, kwargs = super().build_relational_field(field_name, relation_info)
@@ -152,7 +175,29 @@ RUN_FIELDS = [
 ]
 
 
-class Rows(viewsets.GenericViewSet):
+def all_or_nothing() -> Any:
+    """A block that is undone whole when it fails; no savepoint where ``Door`` has set one around the request."""
+    return transaction.atomic(savepoint=not connections[DEFAULT_DB_ALIAS].settings_dict["ATOMIC_REQUESTS"])
+
+
+class Door(APIView):
+    """Base of all endpoints: what changes something is undone whole when it fails.
+
+    Where each request is a transaction (rmn.lib.http), one that only reads needs no savepoint within it.
+    """
+
+    @classmethod
+    def as_view(cls, *args: Any, **kwargs: Any) -> Any:
+        return transaction.non_atomic_requests(super().as_view(*args, **kwargs))
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        each_is_one = connections[DEFAULT_DB_ALIAS].settings_dict["ATOMIC_REQUESTS"]
+        reads = request.method in permissions.SAFE_METHODS
+        with transaction.atomic() if each_is_one and not reads else nullcontext():
+            return super().dispatch(request, *args, **kwargs)
+
+
+class Rows(Door, viewsets.GenericViewSet):
     """Base of all resources: rows the person may see, found by UUID, filtered by allowlist."""
 
     permission_classes = [MayChange]

@@ -19,6 +19,7 @@ from rmn.lib.errors import RmnError
 
 EVERYONE = "*"
 NOBODY = ""
+TELL = "SELECT set_config('rmn.brands', %s, %s)"
 _scope: ContextVar[str] = ContextVar("rmn_brands", default=NOBODY)
 
 
@@ -69,7 +70,8 @@ def in_transaction(scope: str) -> Iterator[None]:
         return
     with transaction.atomic():
         token = _scope.set(scope)
-        _apply(connection)
+        with connection.cursor() as cursor, connection.connection.pipeline():  # BEGIN and the scope in one message
+            cursor.execute(TELL, [scope, True])
         try:
             yield
         finally:
@@ -108,4 +110,4 @@ def _apply(connection: Any) -> None:
     # Inside a transaction the setting dies with it, so that a pooled connection carries nothing over.
     local = connection.in_atomic_block
     with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('rmn.brands', %s, %s)", [_scope.get(), local])
+        cursor.execute(TELL, [_scope.get(), local])

@@ -409,3 +409,8 @@ class CopyEvidence(Owned):
 
     def __str__(self) -> str:
         return self.file_name or self.link
+
+    @property
+    def href(self) -> str:
+        """Where its link leads, if that is an address of the web: anything else is shown as text."""
+        return self.link if self.link.startswith(("https://", "http://")) else ""

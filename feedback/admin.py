@@ -95,4 +95,4 @@ class ExportAdmin(RunAdmin):
     def file(self, row: Export) -> str:
         if not row.file_path:
             return ""
-        return format_html('<a href="{}">Download</a>', reverse("export-file", args=[row.pk]))
+        return format_html('<a href="{}">Download</a>', reverse("feedback-export-file", args=[row.pk]))

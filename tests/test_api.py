@@ -46,6 +46,16 @@ def row_of(viewset: Any, people: People) -> Any:
     return FACTORIES[model](brand=people.brand)
 
 
+def test_the_pages_of_the_docs_run_no_inline_script(people: People) -> None:
+    client = people.web(people.owner)
+    page = client.get("/api/docs/").content.decode()
+    assert "swagger-ui" in page
+    assert re.findall(r"<script(?![^>]*\bsrc=)[^>]*>", page) == []
+    answer = client.get(re.findall(r'<script src="([^"]*script=[^"]*)"', page)[0])
+    assert answer["Content-Type"].startswith("application/javascript")
+    assert b"SwaggerUIBundle" in answer.content
+
+
 @pytest.mark.parametrize("address", sorted(RESOURCES))
 def test_a_list_wants_a_login(address: str) -> None:
     answer = APIClient().get(f"/api/v1/{address}/")

@@ -13,7 +13,7 @@ from campaigns.models import Campaign
 from rmn import dashboard
 from rmn.models import SavedView
 from tests.conftest import People
-from tests.factories import CampaignFactory, QuarantinedRowFactory, UserFactory
+from tests.factories import CampaignFactory, ExportFactory, QuarantinedRowFactory, UserFactory
 
 MODELS = sorted(admin.site._registry, key=lambda m: m._meta.label)
 OURS = {"retailers", "campaigns", "feedback", "agents", "training"}
@@ -197,6 +197,12 @@ def test_staff_who_may_only_look_can_neither_publish_nor_dismiss(people: People)
         ("retailers/feedload", 'value="replay"'),
     ):
         assert words not in client.get(f"/admin/{name}/").content.decode()
+
+
+def test_an_export_is_listed_with_the_way_to_its_file(people: People) -> None:
+    run = ExportFactory(brand=people.brand, file_path="exports/a.jsonl")
+    page = people.web(people.ops).get("/admin/feedback/export/").content.decode()
+    assert f'href="{reverse("feedback-export-file", args=[run.pk])}"' in page
 
 
 def test_the_console_opens(people: People) -> None:

@@ -16,7 +16,7 @@ from retailers.domain import policy
 from retailers.models import AuditEntry
 from rmn.lib.errors import BadInput
 from tests.conftest import People
-from tests.factories import MembershipFactory, RecommendationFactory, RetailerFactory
+from tests.factories import CopyEvidenceFactory, MembershipFactory, RecommendationFactory, RetailerFactory
 
 pytestmark = pytest.mark.django_db
 PDF = b"%PDF-1.7 report"
@@ -165,3 +165,13 @@ def test_pieces_join_to_the_text_and_name_every_finding() -> None:
     assert "".join(words for words, _ in cut) == "best of all waters"
     assert cut[1] == (" of ", (1, 2, 3))
     assert policy.pieces("", []) == []
+
+
+def test_only_an_address_of_the_web_is_drawn_as_a_link(people: People) -> None:
+    text = RecommendationFactory(brand=people.brand, retailer=people.retailer)
+    for link in ("https://example.com/report", "javascript:alert(1)"):
+        CopyEvidenceFactory(brand=people.brand, retailer=people.retailer, recommendation=text, link=link)
+    page = people.web(people.owner).get(reverse("copy-text", args=[text.uuid])).content.decode()
+    assert 'href="https://example.com/report"' in page
+    assert "javascript:alert(1)" in page
+    assert 'href="javascript:' not in page

@@ -451,18 +451,24 @@ class Stack:
             return subprocess.run(
                 owned, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True
             ).stdout
+        return self._done(*words).read_text().strip()
+
+    def ask(self, code: str) -> Any:
+        """Run a piece of code inside the product, and read what it prints last as JSON; its log keeps all but that."""
+        log = self._done("shell", "-c", code)
+        *before, told = log.read_text().strip().splitlines()
+        log.write_text("\n".join(before))
+        return json.loads(told)
+
+    def _done(self, *words: str) -> Path:
+        """Where a management command that came to a good end has written."""
         name = self.folder / "log" / f"command-{secrets.token_hex(4)}"
         code, log = name.with_suffix(".code"), name.with_suffix(".log")
         process = Born(self.nursery().fork(["manage.py", *words], log, code))
         process.wait(600)
-        said = log.read_text()
-        assert code.exists(), said[-3000:]
-        assert code.read_text() == "0", said[-3000:]
-        return said.strip()
-
-    def ask(self, code: str) -> Any:
-        """Run a piece of code inside the product, and read what it prints last as JSON."""
-        return json.loads(self.command("shell", "-c", code).splitlines()[-1])
+        assert code.exists(), log.read_text()[-3000:]
+        assert code.read_text() == "0", log.read_text()[-3000:]
+        return log
 
     def processes(self, name: str) -> list[psutil.Process]:
         child = self.parts[name]

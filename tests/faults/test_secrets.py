@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import itertools
 import json
 import re
 import subprocess
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import redis
 
 from benchmarks.load import Client, Request
 from benchmarks.stack import Stack, free_port, postgres_programs, running, until
-from tests.faults.test_stack import told
+from tests.faults.test_stack import SLOW, told
 
 SEED = "import json; from benchmarks import seed; print(json.dumps(seed.fill(brands=2, campaigns=5, days=3)))"
 CONSOLE = """
@@ -54,7 +58,7 @@ def stack(tmp_path: Path) -> Iterator[tuple[Stack, dict[str, str]]]:
 
 
 def log_in(stack: Stack, name: str, password: str) -> httpx2.Client:
-    client = httpx2.Client(base_url=stack.url, follow_redirects=True, timeout=60)
+    client = httpx2.Client(base_url=stack.url, follow_redirects=True, timeout=60 * SLOW)
     client.get("/login/")
     client.post(
         "/login/", data={"username": name, "password": password, "csrfmiddlewaretoken": client.cookies["csrftoken"]}
@@ -65,6 +69,7 @@ def log_in(stack: Stack, name: str, password: str) -> httpx2.Client:
 def test_planted_secrets_are_found_nowhere(stack: tuple[Stack, dict[str, str]], tmp_path: Path) -> None:
     """Twenty of them, in logs, messages, dumps, exports, error pages, console and API (27)."""
     site, secrets = stack
+    heard = overheard(site)
     brand = site.ask(SEED)["brands"][0]
     secrets |= {f"password of {who}": planted() for who in ("ops", "person")}
     secrets |= {"mistyped password": planted(), "clean-room key": planted(), "false token": planted()}
@@ -87,16 +92,17 @@ with tenancy.everyone():
 """)
     secrets["second factor"] = totp
     said: list[str] = []
+    codes: Counter[int] = Counter()
 
-    def ask(client: httpx2.Client, method: str, path: str, **given: Any) -> httpx2.Response:
+    def ask(client: httpx2.Client, method: str, path: str, **given: Any) -> None:
         answer = client.request(method, path, **given)
         said.append(f"{path} {answer.text}")
-        return answer
+        codes[answer.status_code] += 1
 
     log_in(site, "person-0-0", secrets["mistyped password"])
     ops = log_in(site, "ops", secrets["password of ops"])
     secrets["session"] = ops.cookies["sessionid"]
-    api = httpx2.Client(base_url=f"{site.url}/api/v1", timeout=60)
+    api = httpx2.Client(base_url=f"{site.url}/api/v1", timeout=60 * SLOW)
     pair = api.post("/token/", json={"username": "person-0-0", "password": secrets["password of person"]}).json()
     secrets |= {"access token": pair["access"], "refresh token": pair["refresh"]}
     again = api.post("/token/refresh/", json={"refresh": pair["refresh"]}).json()
@@ -124,7 +130,7 @@ with tenancy.everyone():  # by the API their addresses would have to resolve
     ask(api, "POST", "/token/", json={"username": "person-0-0", "password": secrets["mistyped password"]})
     ask(api, "POST", "/webhooks/", json={"brand": brand["slug"], "url": "http://127.0.0.1/"})
     ask(
-        httpx2.Client(),
+        httpx2.Client(timeout=60 * SLOW),
         "GET",
         f"{site.url}/metrics",
         headers={"Authorization": f"Bearer {secrets['RMN_METRICS_TOKEN']}"},
@@ -133,13 +139,25 @@ with tenancy.everyone():  # by the API their addresses would have to resolve
     for client, path in ((api, "/campaigns/"), (ops, "/admin/campaigns/campaign/"), (ops, "/budgets/")):
         ask(client, "GET", path)
     site.sql("alter table campaigns_campaign rename column name_away to name")
-    for path in ("/webhooks/", "/deliveries/", "/clean-room-queries/", "/audit/?page_size=200", "/runs/", "/nothing/"):
+    site.sql("alter table auth_user rename column first_name to name_away")
+    ask(api, "POST", "/token/", json={"username": "person-0-0", "password": secrets["password of person"]})
+    site.sql("alter table auth_user rename column name_away to first_name")
+    assert codes[500] >= 3, codes
+    for path in (
+        "/webhooks/",
+        "/webhook-deliveries/",
+        "/clean-room-queries/",
+        "/audit/?page_size=200",
+        "/runs/",
+        "/nothing/",
+    ):
         ask(api, "GET", path)
-    until(lambda: not site.sql("select 1 from retailers_delivery where attempts = 0"), 60, "messages were tried")
+    until(lambda: not site.sql("select 1 from retailers_delivery where attempts = 0"), 60 * SLOW, "messages were tried")
     pages = site.ask(CONSOLE)
     assert len(pages) > 100
     for path in (*pages, "/health/", "/readyz", "/account/second-factor/", "/audit/", "/nothing"):
         ask(ops, "GET", path)
+    assert codes[200] > len(pages), codes
     site.command("backup", "--to", str(tmp_path / "saved"))
     site.command("export_tenant", "--brand", brand["slug"], "--to", str(tmp_path / "mine"))
     dump = subprocess.run(
@@ -152,15 +170,17 @@ with tenancy.everyone():  # by the API their addresses would have to resolve
         "backup": re.sub(f'"{totp}"', "", below(tmp_path / "saved")),  # a second factor is kept, or nobody could log in
         "export": below(tmp_path / "mine"),
         "database but sessions and second factors": without,
-        "broker and cache": "\n".join(map(str, everything_in(site))),
+        "broker and cache": readable("\n".join(map(str, everything_in(site)))),
+        "messages": readable("\n".join(heard)),
         "files": below(tmp_path / "files"),
     }
     hits = [
         f"{name} in {place}" for place, text in places.items() for name, secret in secrets.items() if secret in text
     ]
     assert not hits
-    assert all(map(len, (places["answers"], places["logs"], places["backup"], places["export"], without)))
-    told("27", f"{len(secrets)} secrets, {len(said)} answers, {sum(map(len, places.values())):,} letters: 0 hits")
+    there = {"answers": brand["slug"], "logs": "request_finished", "backup": brand["slug"], "export": brand["slug"], "messages": f'"tenant": "{brand["id"]}"'}  # fmt: skip
+    assert [place for place, word in there.items() if word not in places[place]] == [], "not read to the bottom"
+    told("27", f"{len(secrets)} secrets, {len(said)} answers {dict(codes)}, {len(heard):,} commands to the broker, {sum(map(len, places.values())):,} letters: 0 hits")  # fmt: skip
 
 
 def ops_token(site: Stack) -> str:
@@ -179,6 +199,33 @@ def below(folder: Path) -> str:
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             found.append(data.decode(errors="replace"))
     return "\n".join(found)
+
+
+def overheard(site: Stack) -> list[str]:
+    """All that broker and cache are told from now on, growing until the broker is gone."""
+    found: list[str] = []
+    begun = threading.Event()
+
+    def listen() -> None:
+        with (
+            suppress(redis.RedisError, OSError),
+            redis.Redis(port=site.broker_port, socket_timeout=None).monitor() as monitor,
+        ):
+            begun.set()
+            while True:
+                found.append(monitor.connection.read_response().decode(errors="replace"))
+
+    threading.Thread(target=listen, daemon=True).start()
+    assert begun.wait(30)
+    return found
+
+
+def readable(text: str) -> str:
+    """The text, and what it holds in base64, as messages to workers do."""
+    with_padding = (one + "=" * (-len(one) % 4) for one in re.findall(r"[A-Za-z0-9+/]{24,}", text))
+    return "\n".join(
+        [text, *(base64.b64decode(one).decode(errors="replace") for one in with_padding if len(one) % 4 == 0)]
+    )
 
 
 def everything_in(site: Stack) -> Iterator[Any]:

@@ -12,4 +12,4 @@ application = get_wsgi_application()
 # requests, and processes forked after this share its pages.
 gc.collect()
 gc.freeze()
-gc.set_threshold(20_000, 20, 20)
+gc.set_threshold(10_000, 10, 10)

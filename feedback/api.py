@@ -385,7 +385,7 @@ class ReviewTasks(ReadOnlyRows):
         row = services.ask(**wish.validated_data)
         return Response(self.get_serializer(row).data, status=status.HTTP_201_CREATED)
 
-    @extend_schema(request=None, responses={200: ReviewTaskSerializer, 409: OpenApiTypes.OBJECT})
+    @extend_schema(request=None, responses=ReviewTaskSerializer)
     @action(detail=True, methods=["post"])
     def reserve(self, request: Request, **_: Any) -> Response:
         """Hold a question for ten minutes, or ten more."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django.contrib.admin.views.decorators import staff_member_required
 from django.core.cache import cache
 from django.db import DatabaseError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
@@ -32,6 +31,7 @@ from retailers import audit as chains
 from retailers.models import Webhook
 from rmn.lib import runs, sealing, tenancy
 from rmn.lib.errors import NotConfigured
+from rmn.lib.http import staff_only
 from rmn.models import Heartbeat
 
 JUST_UPGRADED = timedelta(minutes=1)
@@ -111,7 +111,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
 
 @require_GET
-@staff_member_required(login_url="login")
+@staff_only
 def page(request: HttpRequest) -> HttpResponse:
     """The same for ops staff, on a page."""
     return render(request, "health.html", {"parts": parts()})

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import qrcode
 from django.conf import settings
-from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import DatabaseError
@@ -33,7 +32,7 @@ from retailers.models import QuarantinedRow, roles
 from retailers.views import asked_brand
 from rmn import health, masked
 from rmn.lib import pages, runs
-from rmn.lib.http import StaffRequest, problem_response
+from rmn.lib.http import StaffRequest, problem_response, staff_only
 from rmn.models import SavedView
 
 HTMX_STOP_POLLING = 286
@@ -156,7 +155,7 @@ def retry_run(request: StaffRequest, pk: UUID) -> HttpResponse:
 
 
 @require_POST
-@staff_member_required(login_url="login")
+@staff_only
 def save_view(request: StaffRequest) -> HttpResponse:
     """Keep a list of the console as it is filtered; the same name again is the newer list."""
     path, _, query = request.POST.get("address", "").partition("?")

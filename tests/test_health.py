@@ -143,7 +143,7 @@ def test_a_chain_whose_head_was_taken_away_is_named(well: None, people: People) 
 def test_causes_are_for_those_who_may_look_inside(well: None, people: People) -> None:
     outside = Client().get("/readyz", REMOTE_ADDR="203.0.113.9").json()
     assert outside == {"status": "ready"}
-    assert people.web(people.owner).get("/health/").status_code == 302
+    assert people.web(people.owner).get("/health/").status_code == 403
 
 
 def test_metrics_count_runs_and_name_parts(well: None, people: People) -> None:

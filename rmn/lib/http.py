@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django_htmx.middleware import HtmxDetails
@@ -189,6 +192,19 @@ def _answer_again(person: Any, key: str, digest: str) -> HttpResponse:
     answer = JsonResponse(told, status=row.status_code, safe=False)
     answer["Idempotency-Replayed"] = "true"
     return answer
+
+
+def staff_only(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """For ops staff. Who else is logged in is told so: the login would send them straight back here."""
+
+    @login_required
+    @wraps(view)
+    def asked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_staff:
+            raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return asked
 
 
 def problem_response(status: int, title: str, detail: str) -> HttpResponse:

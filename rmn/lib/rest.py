@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import nullcontext
 from copy import copy, deepcopy
 from typing import Any
 
 from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models, transaction
 from django.http import Http404
 from drf_spectacular.contrib.rest_framework_simplejwt import SimpleJWTScheme
 from drf_spectacular.types import OpenApiTypes
@@ -191,10 +190,18 @@ class Door(APIView):
         return transaction.non_atomic_requests(super().as_view(*args, **kwargs))
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        each_is_one = connections[DEFAULT_DB_ALIAS].settings_dict["ATOMIC_REQUESTS"]
-        reads = request.method in permissions.SAFE_METHODS
-        with transaction.atomic() if each_is_one and not reads else nullcontext():
+        connection = connections[DEFAULT_DB_ALIAS]
+        if not connection.settings_dict["ATOMIC_REQUESTS"]:
             return super().dispatch(request, *args, **kwargs)
+        if request.method not in permissions.SAFE_METHODS:
+            with transaction.atomic():
+                return super().dispatch(request, *args, **kwargs)
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except DatabaseError:
+            if not connection.savepoint_ids:  # ours is the only transaction: what is asked now is asked outside it,
+                connection.connection.rollback()  # and without its scope, to which no brand's rows are shown
+            raise
 
 
 class Rows(Door, viewsets.GenericViewSet):

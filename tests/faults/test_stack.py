@@ -393,7 +393,7 @@ def test_a_flooding_tenant_is_told_to_wait_and_the_others_are_answered(
     stack: Stack, brands: list[dict[str, Any]]
 ) -> None:
     """Allowances are the tenant's (22); the figures are those of ``python -m benchmarks load``."""
-    loud = load.flood(stack, brands, 10)[1]
+    loud = load.flood(stack, brands, 15)[1]
     assert loud.holds, loud
     told(
         "22",

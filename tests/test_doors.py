@@ -94,6 +94,7 @@ def test_an_allowance_is_spent_at_once_and_fills_up_evenly_in_one_process_or_man
         assert waits[:5] == [0] * 5
         assert all(11 < wait <= 12 for wait in waits[5:])  # a fifth of a minute, and asking in vain takes nothing
         assert take(cache, "b", 5, 60) == 0
+        assert take(cache, "closed", 0, 60) == 60
         assert [take(cache, "c", 100, 0.1) for _ in range(100)] == [0] * 100
         time.sleep(0.06)
         assert [take(cache, "c", 100, 0.1) for _ in range(50)] == [0] * 50

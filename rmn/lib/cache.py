@@ -34,6 +34,8 @@ def take(cache: Any, key: str, most: int, seconds: float) -> float:
     The allowance fills up evenly. In Redis this is one atomic message, so that no two processes spend the same;
     a cache that is away lets all through.
     """
+    if most < 1:
+        return seconds
     each = seconds / most
     if hasattr(cache, "take"):
         return max(cache.take(key, each, seconds), 0.0)

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import random
+import statistics
 import sys
 import time
 import uuid
@@ -19,6 +20,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from scipy.stats import mannwhitneyu
 
 from benchmarks.harness import Row
 from benchmarks.stack import Stack, running, until
@@ -180,6 +183,7 @@ def rows(size: str) -> list[Row]:
         for part in (
             lambda: base(stack, brands, SECONDS[size]),
             lambda: burst(stack, brands),
+            lambda: told_apart(stack, brands),
             lambda: flood(stack, brands, max(SECONDS[size] / 4, 15)),  # shorter, it would not use its allowance up
             lambda: soak(stack, brands, SOAK_S[size]),
         ):
@@ -228,6 +232,39 @@ def burst(stack: Stack, brands: list[dict[str, Any]], seconds: float = 10) -> li
     ]  # fmt: skip
 
 
+def told_apart(stack: Stack, brands: list[dict[str, Any]], pairs: int = 400) -> list[Row]:
+    """How long it takes to say that a row is not there: where another brand has it, and where nobody has.
+
+    Turns about, so that what else the machine does falls on both alike. The share of pairs in which the other
+    brand's takes longer (the area under the ROC curve) is one half where time tells nothing.
+    """
+    token, rng = brands[0]["people"][0], random.Random(4)
+    times: dict[str, list[float]] = {"elsewhere": [], "nowhere": []}
+
+    async def ask() -> None:
+        client = Client(stack.port)
+        for n in range(pairs):
+            other = rng.choice(brands[1:])
+            for resource, ids in (("campaigns", other["campaigns"]), ("recommendations", other["drafts"])):
+                asked = [
+                    ("elsewhere", rng.choice(ids)),
+                    ("nowhere", str(uuid.UUID(int=rng.getrandbits(128), version=4))),
+                ]
+                for name, key in asked[:: 1 if n % 2 else -1]:
+                    started = time.perf_counter()
+                    status, _, _ = await client.ask(Request("GET", f"/api/v1/{resource}/{key}/", token))
+                    times[name].append(time.perf_counter() - started)
+                    assert status == 404, (resource, name, status)
+
+    asyncio.run(ask())
+    there, not_there = (statistics.median(times[name]) * 1000 for name in ("elsewhere", "nowhere"))
+    longer = float(mannwhitneyu(times["elsewhere"], times["nowhere"]).statistic) / (2 * pairs) ** 2
+    return [
+        Row(f"404 of {2 * pairs} rows of other brands: median", there, "ms", "of rows that nobody has", not_there),
+        Row("404 of another brand's row takes longer, share of pairs", longer, "", "no difference", 0.5, "0.45 to 0.55", abs(longer - 0.5) <= 0.05),
+    ]  # fmt: skip
+
+
 def flood(stack: Stack, brands: list[dict[str, Any]], seconds: float) -> list[Row]:
     """One tenant asks for twenty times what another does, above its allowance; how the others fare."""
     each = 3.0
@@ -261,8 +298,12 @@ def flood(stack: Stack, brands: list[dict[str, Any]], seconds: float) -> list[Ro
 
 
 def soak(stack: Stack, brands: list[dict[str, Any]], seconds: float) -> list[Row]:
-    """Half the load for minutes: memory and connections between the first third and the end."""
+    """Half the load for minutes: memory and connections between the first third and the end.
+
+    A burst before it lets every thread of every process open its connection.
+    """
     parts, marks = ("web", "worker-0", "beat-0"), []
+    asyncio.run(arrive(stack.port, mixed(brands, 9), 4 * (WRITES + READS), 5))
 
     def look() -> dict[str, int]:
         open_now = stack.sql("select count(*) from pg_stat_activity where datname = 'rmn'")[0][0]

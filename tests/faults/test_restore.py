@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import console
 from benchmarks.load import Client, Request
 from benchmarks.stack import Stack, postgres_programs, running
 from tests.faults.test_secrets import below, everything_in
@@ -36,28 +37,10 @@ with tenancy.everyone():
         factories.AdapterFactory(brand=brand, digest=adapter_folder(settings.RMN_ADAPTERS, brand.slug))
 print(json.dumps("made"))
 """
-# What benchmarks.console.fill makes, by the database itself: it takes seconds
-METRICS = """
-insert into retailers_performancemetric ({names})
-select {values} from generate_series(1, {rows}) as n, campaigns_campaign as c where c.network_campaign_id = 'c' || mod(n, {campaigns})
-"""
-VALUES = {
-    "uuid": "gen_random_uuid()", "brand_id": "c.brand_id", "retailer_id": "c.retailer_id", "network": "'instacart'", "grain": "'campaign'", "campaign_id": "c.network_campaign_id",
-    "campaign_name": "c.name", "period_start": "date '2024-01-01' + n / {campaigns}", "period_end": "date '2024-01-01' + n / {campaigns}", "currency": "'USD'", "impressions": "mod(n, 1000)",
-    "clicks": "mod(n, 50)", "spend": "mod(n, 97)", "row_key": "lpad(n::text, 64, '0')", "row_hash": "lpad(n::text, 64, '0')", "file_sha256": "repeat('0', 64)", "row_number": "n",
-    "mapping_version": "'instacart/campaign@1+00000000'", "extracted_at": "now()", "loaded_at": "now()", "created_at": "now()", "spend_assumed": "false", "is_final": "true",
-}  # fmt: skip
 
 
-def fill(stack: Stack, rows: int, campaigns: int = 10_000) -> None:
-    columns = stack.sql(
-        "select column_name, data_type from information_schema.columns where table_name = 'retailers_performancemetric' and is_nullable = 'NO' and column_default is null and is_identity = 'NO'"
-    )  # fmt: skip
-    values = {name: "''" if "char" in kind or kind == "text" else "0" for name, kind in columns} | VALUES
-    said = METRICS.format(
-        names=", ".join(values), values=", ".join(values.values()), rows=rows, campaigns="{campaigns}"
-    )
-    stack.sql(said.replace("{campaigns}", str(campaigns)))
+def fill(stack: Stack, rows: int) -> None:
+    stack.sql(console.insert_metrics(stack.sql(console.NEEDED), 0, rows))
     stack.sql("analyze")
 
 

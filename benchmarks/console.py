@@ -39,9 +39,7 @@ def rows(size: str) -> list[Row]:
         os.environ["DJANGO_SETTINGS_MODULE"] = "rmn.settings"
         os.environ["RMN_REQUIRE_OTP"] = os.environ["SECURE_SSL_REDIRECT"] = "False"
         os.environ["RMN_LOG_LEVEL"], os.environ["ALLOWED_HOSTS"] = "ERROR", "testserver"
-        import django
-
-        django.setup()
+        import rmn.wsgi  # noqa: F401  # as the site starts, collector and all
         from rmn.lib import tenancy
 
         with tenancy.everyone():

@@ -25,6 +25,7 @@ from campaigns.models import BudgetPlan, Experiment, Recommendation
 from retailers.models import Brand, FeedLoad, MetricOutcome, PerformanceMetric, ProductIdentifier, QuarantinedRow
 from rmn.lib import charts, runs
 from rmn.lib.charts import Picture
+from rmn.lib.words import noun
 from rmn.models import BrandFigures, SavedView
 
 WEEKS = 26
@@ -138,20 +139,31 @@ def waiting(user: Any) -> list[Waiting]:
     due = Forecast.objects.visible_to(user).due(now.date())
     stale = FeedLoad.objects.visible_to(user).stale(now)
     found += [
-        Waiting(plans.count(), "budget plans to approve", _list(BudgetPlan, waits="approval")),
-        Waiting(goals.count(), "plans of agents that ask", _list(AgentRun, waits="approval")),
-        Waiting(rows.count(), "rows in quarantine", _list(QuarantinedRow, status__exact="open")),
-        Waiting(
-            disputed.count(),
+        _some(plans, "budget plan to approve", "budget plans to approve", _list(BudgetPlan, waits="approval")),
+        _some(goals, "plan of an agent that asks", "plans of agents that ask", _list(AgentRun, waits="approval")),
+        _some(rows, "row in quarantine", "rows in quarantine", _list(QuarantinedRow, status__exact="open")),
+        _some(
+            disputed,
+            "product number that two products claim",
             "product numbers that two products claim",
             _list(ProductIdentifier, in_conflict__exact="1"),
         ),
-        Waiting(proofs.count(), "texts that need proof", _list(Recommendation, policy="needs_proof")),
-        Waiting(gate.count(), "adapters that serve nowhere yet", _list(Adapter, waits="gate")),
-        Waiting(due.count(), "forecasts due", _list(Forecast, waits="due")),
-        Waiting(stale.count(), "feeds without a new file for three days", _list(FeedLoad, waits="stale")),
+        _some(proofs, "text that needs proof", "texts that need proof", _list(Recommendation, policy="needs_proof")),
+        _some(gate, "adapter that serves nowhere yet", "adapters that serve nowhere yet", _list(Adapter, waits="gate")),
+        _some(due, "forecast due", "forecasts due", _list(Forecast, waits="due")),
+        _some(
+            stale,
+            "feed without a new file for three days",
+            "feeds without a new file for three days",
+            _list(FeedLoad, waits="stale"),
+        ),
     ]
     return [one for one in found if one.count]  # fmt: skip
+
+
+def _some(rows: Any, one: str, many: str, url: str) -> Waiting:
+    count = rows.count()
+    return Waiting(count, noun(count, one, many), url)
 
 
 def _list(model: Any, **filters: str) -> str:

@@ -33,6 +33,7 @@ from retailers.views import asked_brand
 from rmn import health, masked
 from rmn.lib import pages, runs
 from rmn.lib.http import StaffRequest, problem_response, staff_only
+from rmn.lib.words import noun
 from rmn.models import SavedView
 
 HTMX_STOP_POLLING = 286
@@ -84,20 +85,28 @@ def waiting(user: User) -> list[dict[str, Any]]:
     questions = ReviewTask.objects.visible_to(user).free(timezone.now(), user).count()
     proofs = Recommendation.objects.visible_to(user).needing_proof().count()
     found = [
-        (inbox, "proposals, questions and reopened decisions in your inbox", reverse("inbox"), "Decide"),
-        (questions, "drafts to judge", "/feedback/", "Review"),
-        (proofs, "texts that need proof", reverse("copy"), "Prove"),
+        (
+            inbox,
+            "proposal, question or reopened decision in your inbox",
+            "proposals, questions and reopened decisions in your inbox",
+            reverse("inbox"),
+            "Decide",
+        ),
+        (questions, "draft to judge", "drafts to judge", "/feedback/", "Review"),
+        (proofs, "text that needs proof", "texts that need proof", reverse("copy"), "Prove"),
     ]
     if "ops" in brand_roles:
         failed = sum(model.objects.visible_to(user).failed().count() for model in runs.kinds())
         rows = QuarantinedRow.objects.visible_to(user).open().count()
         found += [
-            (failed, "runs failed", reverse("admin:index"), "Look"),
-            (rows, "rows in quarantine", reverse("admin:index"), "Look"),
+            (failed, "run failed", "runs failed", reverse("admin:index"), "Look"),
+            (rows, "row in quarantine", "rows in quarantine", reverse("admin:index"), "Look"),
         ]
     due = Forecast.objects.visible_to(user).due(timezone.now().date()).count()
-    found.append((due, "forecasts due", "/forecasts/", "Look"))
-    return [{"count": n, "words": words, "url": url, "verb": verb} for n, words, url, verb in found if n]
+    found.append((due, "forecast due", "forecasts due", "/forecasts/", "Look"))
+    return [
+        {"count": n, "words": noun(n, one, many), "url": url, "verb": verb} for n, one, many, url, verb in found if n
+    ]
 
 
 def latest_runs(user: User, count: int = 12) -> list[runs.Run]:

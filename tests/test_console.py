@@ -111,7 +111,7 @@ def test_the_rail_counts_what_waits_and_shows_only_what_a_person_may_look_at(peo
 
     QuarantinedRowFactory(brand=people.brand)
     page = people.web(people.ops).get("/admin/retailers/retailer/").content.decode()
-    assert "Rows in quarantine" in page
+    assert "Row in quarantine" in page
     people.owner.is_staff = True
     people.owner.save()
     people.owner.user_permissions.set(Permission.objects.filter(codename="view_retailer"))

@@ -45,7 +45,7 @@ def busy(people: People) -> None:
 def test_what_waits_stands_on_the_first_page_and_leads_to_its_list(people: People, busy: None) -> None:
     client = people.web(people.ops)
     page = client.get("/admin/").content.decode()
-    for words in ("curves", "budget plans to approve", "rows in quarantine", "forecasts due", "texts that need proof"):
+    for words in ("curves", "budget plan to approve", "row in quarantine", "forecast due", "text that needs proof"):
         assert words in page
     assert "Spend by week and brand" in page
 
@@ -79,9 +79,9 @@ def test_each_count_opens_a_list_of_just_that_many(people: People, busy: None) -
 def test_counts_are_those_of_the_persons_brands(people: People, busy: None) -> None:
     mine = {one.words: one.count for one in dashboard.waiting(people.owner)}
     theirs = {one.words: one.count for one in dashboard.waiting(people.stranger)}
-    assert mine["budget plans to approve"] == 1
-    assert "rows in quarantine" not in mine
-    assert theirs == {"rows in quarantine": 1}
+    assert mine["budget plan to approve"] == 1
+    assert "row in quarantine" not in mine
+    assert theirs == {"row in quarantine": 1}
     assert dashboard.spend(dashboard.figures(people.stranger)) is None
     assert {row["brand"] for row in dashboard.figures(people.owner)} == {"Acme"}
 
@@ -171,9 +171,9 @@ class TestDigest:
         assert [digests.send_all(self.MORNING) for _ in range(2)] == [1, 0]
         [message] = mail.outbox
         assert message.to == ["ops@example.com"]
-        assert "1 forecasts due" in message.body
+        assert "1 forecast due" in message.body
         assert "/admin/agents/forecast/?waits=due" in message.body
-        assert "<b>1</b> forecasts due" in message.alternatives[0].content
+        assert "<b>1</b> forecast due" in message.alternatives[0].content
         assert digests.send_all(self.MORNING + dt.timedelta(days=1)) == 1
 
     def test_nothing_waits_and_nothing_is_sent(self, people: People) -> None:

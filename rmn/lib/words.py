@@ -90,6 +90,11 @@ def interval(low: Any, high: Any, *, percent: bool = True) -> str:
     return f"between {form(low)} and {form(high)}"
 
 
+def noun(number: int, one: str, many: str = "") -> str:
+    """The noun that goes with a count: "answer" of 1, "answers" of none or many."""
+    return one if number == 1 else many or one + "s"
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """A count with its noun: "1 answer", "4,812 answers"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {noun(number, one, many)}"

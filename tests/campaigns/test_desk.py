@@ -44,9 +44,9 @@ def test_the_queue_and_the_home_page_count_ones_own_texts(people: People, text: 
     page = people.web(people.owner).get(reverse("copy")).content.decode()
     assert "Clinically tested water" in page
     assert theirs.text not in page
-    assert "texts that need proof" in people.web(people.owner).get("/").content.decode()
+    assert "text that needs proof" in people.web(people.owner).get("/").content.decode()
     copy.reject(text, people.owner, reason="Nobody tested anything")
-    assert "texts that need proof" not in people.web(people.owner).get("/").content.decode()
+    assert "text that needs proof" not in people.web(people.owner).get("/").content.decode()
 
 
 def test_a_text_shows_rule_span_and_fix_and_escapes_what_it_quotes(people: People, text: Recommendation) -> None:

@@ -92,14 +92,15 @@ def _card(subject: Any, user: Any) -> dict[str, Any]:
     # fmt: off
     if isinstance(subject, BudgetPlan):
         result = subject.plan
-        figures: list[tuple[str, Any]] = [("Budget", words.money(float(subject.total_budget), subject.currency)), ("Expected sales", words.money(result["objective"], subject.currency)), ("At most possible", words.money(result["upper_bound"], subject.currency))]
+        money = subject.currency
+        figures: list[tuple[str, Any, str]] = [("Budget", words.short(subject.total_budget), money), ("Expected sales", words.short(result["objective"]), money), ("At most possible", words.short(result["upper_bound"]), money)]
         change = reverse("change-plan", args=[subject.pk])
     elif isinstance(subject, CleanRoomQuery):
         result = decisions.question_result(subject)
-        figures = [("Costs", f"{subject.cost:g}"), ("Left of the privacy budget", f"{result['left']:g}"), ("Least group", subject.connection.k_threshold)]
+        figures = [("Costs", f"{subject.cost:g}", ""), ("Left of the privacy budget", f"{result['left']:g}", ""), ("Least group", subject.connection.k_threshold, "")]
     else:
         result = subject.design.get("best") or subject.design
-        figures = [("Stores", len(result.get("units") or [])), ("Finds a lift of", words.share(result.get("mde"), 1))]
+        figures = [("Stores", len(result.get("units") or []), ""), ("Finds a lift of", words.share(result.get("mde"), 1), "")]
         change = reverse("change-experiment", args=[subject.pk]) if subject.kind == "geo" else ""
     # fmt: on
     return {

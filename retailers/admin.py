@@ -34,6 +34,7 @@ from retailers.models import (
 )
 from rmn.lib import tenancy
 from rmn.lib.admin import ConsoleAdmin, EditableAdmin, ReadOnlyAdmin, RunAdmin, TableAdmin, asks, choice, question
+from rmn.lib.words import money
 
 
 class Audited:
@@ -202,10 +203,9 @@ class PerformanceMetricAdmin(ReadOnlyAdmin):
         "period_start",
         "brand",
         "retailer",
-        "grain",
+        "shown_grain",
         "campaign_name",
-        "currency",
-        "spend",
+        "shown_spend",
         "clicks",
         "impressions",
         "shown_final",
@@ -221,6 +221,14 @@ class PerformanceMetricAdmin(ReadOnlyAdmin):
     ]
     search_fields = ["campaign_id", "campaign_name", "product_id", "gtin14"]
     list_select_related = ["brand", "retailer"]
+
+    @display(description="grain", ordering="grain")
+    def shown_grain(self, row: PerformanceMetric) -> str:
+        return row.grain.replace("_", " ")
+
+    @display(description="spend", ordering="spend")
+    def shown_spend(self, row: PerformanceMetric) -> str:
+        return money(row.spend, row.currency)
 
     @display(description="final", boolean=True)
     def shown_final(self, row: PerformanceMetric) -> bool:

@@ -295,6 +295,9 @@ def performance(metrics: Any, days: int) -> dict[str, Any]:
             rows=Count("pk"), spend=Sum("spend"), clicks=Sum("clicks"), impressions=Sum("impressions")
         )
     )  # fmt: skip
+    for row in slices:
+        kind = (row["ad_product"] or row["grain"]).replace("_", " ")
+        row["label"] = f"Spend, {row['retailer__name']}, {kind}"
     spends: dict[tuple[Any, ...], Decimal] = {}
     for row in slices:  # days that one grain lacks are told by another
         if row["spend"] is not None:
@@ -383,7 +386,8 @@ def attribution(row: Any) -> str:
     after = {"click": " after a click", "view": " after a view", "any": " after a click or view"}.get(
         row["interaction"], ""
     )
-    parts = [window + after, row["model"].replace("_", " ") or "model not stated"]
+    model = {"": "model not stated", "none": "no model"}.get(row["model"], row["model"].replace("_", " "))
+    parts = [window + after, model]
     parts.append(
         {"all": "all products", "same_sku": "same SKU", "": "scope not stated"}.get(row["scope"], row["scope"])
     )

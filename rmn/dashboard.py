@@ -22,6 +22,7 @@ from django.utils.html import escape
 
 from agents.models import Adapter, AgentRun, Forecast
 from campaigns.models import BudgetPlan, Experiment, Recommendation
+from retailers import services
 from retailers.models import Brand, FeedLoad, MetricOutcome, PerformanceMetric, ProductIdentifier, QuarantinedRow
 from rmn.lib import charts, runs
 from rmn.lib.charts import Picture
@@ -240,8 +241,7 @@ def _sales(metrics: Any) -> dict[tuple[str, str], tuple[Decimal, str]]:
     if not rows:
         return {}
     best = max(rows, key=lambda how: (rows[how], -how[0], str(how)))
-    window = f"{best[0]} days" if best[0] else "window not said"
-    words = ", ".join(filter(None, [window, *(str(part).replace("_", " ") for part in best[1:])]))
+    words = services.attribution(dict(zip(names, best)))
     return {where: (value, words) for where, value in found[best].items()}
 
 
@@ -285,7 +285,7 @@ def roas(weeks: list[dict[str, Any]]) -> Picture | None:
         f"Reported ROAS by week and brand ({'; '.join(ways)})",
         f"Weekly reported return on ad spend of {len(brands)} brands, each under the one attribution that most of its rows carry.",
         rows,
-        note="Attributed by the networks, not caused by the ads: what tests measured stands below as iROAS.",
+        note="Attributed by the networks, not caused by the ads: what ads caused only tests can measure (iROAS).",
         key="roas",
     )  # fmt: skip
 

@@ -136,8 +136,8 @@ def test_return_names_its_attribution_and_adds_no_two(people: People) -> None:
     picture = dashboard.roas(dashboard.figures(people.ops))
     assert picture is not None
     [row] = picture.rows
-    assert (row["roas"], row["attribution"]) == (2.0, "14 days, click, last touch, all")
-    assert "14 days, click, last touch, all" in picture.title
+    assert (row["roas"], row["attribution"]) == (2.0, "14 days after a click, last touch, all products")
+    assert "14 days after a click, last touch, all products" in picture.title
 
 
 def test_figures_are_added_up_again_when_a_feed_came_in(people: People) -> None:

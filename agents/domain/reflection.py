@@ -7,6 +7,7 @@ calibrated confidence and no critical risk stands without mitigation.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -437,7 +438,10 @@ def _confirmation(evidence: Evidence) -> dict[str, str] | None:
 
 def _availability(evidence: Evidence) -> dict[str, str] | None:
     if len(evidence.memories) == 1:
-        return _flag("availability", f"one remembered case carries it: {evidence.memories[0][:120]}")
+        return _flag(
+            "availability",
+            f"one remembered case carries it: {textwrap.shorten(evidence.memories[0], 160, placeholder=' ...')}",
+        )
     if evidence.memories and not evidence.frames:
         return _flag("availability", f"{len(evidence.memories)} remembered cases and no other frame")
     return None

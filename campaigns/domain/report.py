@@ -12,6 +12,7 @@ from campaigns.domain.optimizer import LEVEL, TINY, Plan
 from campaigns.domain.problem import EVIDENCE, Problem, read
 from rmn.lib.arrays import Array
 
+NO_GAP = 5e-4  # said as "none": a twentieth of a per cent
 Z = 1.6448536269514722  # half of the level outside on either side
 
 
@@ -300,17 +301,19 @@ def repair_words(repair: Mapping[str, Any] | None) -> str:
     return " Least change that helps: " + "; ".join(parts) + (f"; and {more} more." if more > 0 else ".")
 
 
+def _amount(value: float) -> str:
+    return f"{value:,.2f}" if abs(value) < 100_000 else f"{value:,.0f}"
+
+
 def explanation(problem: Problem, plan: Plan, told: Mapping[str, Any]) -> str:
     """The plan in a few sentences."""
     what = "contribution" if problem.weight_C is not None else "sales"
     money = problem.currency
-    lines = [
-        (
-            f"{plan.total_spend:,.2f} of {problem.total_budget:,.2f} {money} over {problem.size} arms"
-            f" bring {plan.objective:,.2f} {what} (objective);"
-            f" no plan within the limits brings more than {plan.upper_bound:,.2f}, a gap of {plan.gap:.1e}."
-        )
-    ]
+    spent, budget = _amount(plan.total_spend), _amount(problem.total_budget)
+    of = "" if spent == budget else f" of {budget}"
+    most = f" than {_amount(plan.upper_bound)}, {plan.gap:.1%} above" if plan.gap > NO_GAP else ""
+    bring = f"{spent}{of} {money} over {problem.size} arms bring {_amount(plan.objective)} {what}"
+    lines = [f"{bring}; no plan within the limits brings more{most}."]
     if plan.budget_price > 0:
         lines.append(f"One more {money} of budget would bring {plan.budget_price:.4g} {what}.")
         if problem.weight_C is not None and plan.budget_price < 1:

@@ -73,7 +73,10 @@ def agreement(found: Mapping[str, Row]) -> Picture | None:
                 told.append({"what": f"{kind}: {spoken}", "estimate": value["estimate"], "low": low, "high": high})
     if not told:
         return None
-    spec = charts.intervals("what", "estimate", "low", "high", x_title="1 is full agreement; alpha and AC: 0 is chance")
+    least = min(0.0, *(one["low"] for one in told))
+    spec = charts.intervals(
+        "what", "estimate", "low", "high", x_title="1 is full agreement; alpha and AC: 0 is chance", domain=[least, 1]
+    )
     kind, first = next(iter(found.items()))
     title = (
         f"Two people agree on {words.share(first['percent_agreement']['estimate'])} of the {SHOWN[kind]} both judged"

@@ -15,6 +15,11 @@ from django.db.migrations.operations.base import Operation
 
 UNPROTECTED = frozenset({"retailers_membership", "retailers_historicalmembership"})
 
+# the scalar subqueries are asked once a query, not once a row
+WALL = (
+    "(SELECT current_setting(''rmn.brands'', true)) = ''*'' OR "
+    "%I = ANY ((SELECT string_to_array(nullif(current_setting(''rmn.brands'', true), ''*''), '',''))::bigint[])"
+)
 PROTECT = """
 DO $$
 DECLARE t record;
@@ -32,8 +37,18 @@ BEGIN
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t.table_name);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t.table_name);
     EXECUTE format(
-      'CREATE POLICY brand_wall ON %I USING (current_setting(''rmn.brands'', true) = ''*'' OR %I = ANY (string_to_array(nullif(current_setting(''rmn.brands'', true), ''*''), '','')::bigint[]))',
+      'CREATE POLICY brand_wall ON %I USING ({wall})',
       t.table_name, t.key);
+  END LOOP;
+END $$
+"""
+RENEW = """
+DO $$
+DECLARE p record;
+BEGIN
+  FOR p IN SELECT tablename FROM pg_policies WHERE schemaname = current_schema() AND policyname = 'brand_wall' LOOP
+    EXECUTE format('ALTER POLICY brand_wall ON %I USING ({wall})',
+      p.tablename, CASE WHEN p.tablename = 'retailers_brand' THEN 'id' ELSE 'brand_id' END);
   END LOOP;
 END $$
 """
@@ -59,10 +74,31 @@ class ProtectTables(Operation):
             names = ", ".join(f"'{name}'" for name in sorted(UNPROTECTED))
             # Deferred constraint checks hold the tables; run them before altering.
             schema_editor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            schema_editor.execute(PROTECT.replace("{app}", self.app).replace("{unprotected}", names), params=None)
+            said = PROTECT.replace("{app}", self.app).replace("{unprotected}", names).replace("{wall}", WALL)
+            schema_editor.execute(said, params=None)
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         """The wall goes with its tables."""
 
     def describe(self) -> str:
         return f"Row-level security on the tables of {self.app}"
+
+
+class RenewWalls(Operation):
+    """Give the walls that stand already the condition of now; no-op elsewhere."""
+
+    reversible = True
+    reduces_to_sql = False
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        """The models do not change."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:  # noqa: ARG002
+        if schema_editor.connection.vendor == "postgresql":
+            schema_editor.execute(RENEW.replace("{wall}", WALL), params=None)
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        """Both conditions say the same."""
+
+    def describe(self) -> str:
+        return "Row-level security asks whose rows may be seen once a query"

@@ -307,12 +307,13 @@ def _amount(value: float) -> str:
 
 def explanation(problem: Problem, plan: Plan, told: Mapping[str, Any]) -> str:
     """The plan in a few sentences."""
+    objective, bound, gap = plan.objective or 0.0, plan.upper_bound or 0.0, plan.gap or 0.0  # none only without a plan
     what = "contribution" if problem.weight_C is not None else "sales"
     money = problem.currency
     spent, budget = _amount(plan.total_spend), _amount(problem.total_budget)
     of = "" if spent == budget else f" of {budget}"
-    most = f" than {_amount(plan.upper_bound)}, {plan.gap:.1%} above" if plan.gap > NO_GAP else ""
-    bring = f"{spent}{of} {money} over {problem.size} arms bring {_amount(plan.objective)} {what}"
+    most = f" than {_amount(bound)}, {gap:.1%} above" if gap > NO_GAP else ""
+    bring = f"{spent}{of} {money} over {problem.size} arms bring {_amount(objective)} {what}"
     lines = [f"{bring}; no plan within the limits brings more{most}."]
     if plan.budget_price > 0:
         lines.append(f"One more {money} of budget would bring {plan.budget_price:.4g} {what}.")

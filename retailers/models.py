@@ -417,6 +417,7 @@ class FeedLoad(Run):
         return f"{self.file_name} ({self.mapping_version or 'no mapping'})"
 
 
+MONTH = timedelta(days=31)  # a report that tells of more days at once is met where it begins
 ACCOUNT = ("retailer", "network", "account_id", "ad_product", "currency", "brand")  # whose money it is
 
 
@@ -435,6 +436,14 @@ class PerformanceMetricQuerySet(TenantQuerySet):
 
     def between(self, start: Any, end: Any) -> PerformanceMetricQuerySet:
         return self.filter(period_start__gte=start, period_end__lte=end)
+
+    def newest_day(self) -> date | None:
+        """The last day that a row tells of; asked of the newest month, since an index knows only where rows begin."""
+        began = self.aggregate(last=models.Max("period_start"))["last"]
+        if began is None:
+            return None
+        last: date = self.filter(period_start__gte=began - MONTH).aggregate(last=models.Max("period_end"))["last"]
+        return last
 
     def told(self) -> dict[reconcile.Report, reconcile.Sums]:
         """Which grains tell of which periods of each account, and their sums: one grouped query, kept on this queryset."""
@@ -549,6 +558,7 @@ class PerformanceMetric(Owned):
             models.Index(fields=["brand", "retailer", "grain", "period_start"], name="metric_by_grain_and_day"),
             models.Index(fields=["brand", "campaign_id", "period_start"], name="metric_by_campaign"),
             models.Index(fields=["brand", "report"], name="metric_by_report"),
+            models.Index(fields=["brand", "period_start"], name="metric_by_day"),
         ]
 
     def __str__(self) -> str:

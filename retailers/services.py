@@ -28,6 +28,7 @@ from retailers.domain import catalogue as products
 from retailers.domain import mapping as mappings
 from retailers.domain.harmonizer import text_of
 from retailers.models import (
+    MONTH,
     Brand,
     ExchangeRate,
     FeedLoad,
@@ -283,11 +284,12 @@ def performance(metrics: Any, days: int) -> dict[str, Any]:
         metrics: the rows somebody may see, one brand's.
         days: how many days up to the newest; the movers compare them with as many before.
     """
-    newest = metrics.aggregate(newest=Max("period_end"))["newest"]
+    newest = metrics.newest_day()
     if newest is None:
         return {}
     since, before = newest - timedelta(days=days - 1), newest - timedelta(days=2 * days - 1)
-    counted = metrics.counted_once()
+    shown = metrics.filter(period_start__gte=before - MONTH)
+    counted = shown.counted_once()
     recent = counted.filter(period_start__gte=since)
     names = ("retailer__name", "network", "ad_product", "currency")
     slices = list(
@@ -375,8 +377,8 @@ def performance(metrics: Any, days: int) -> dict[str, Any]:
         "campaigns": campaigns,
         "movers": sorted((row for row in campaigns if row["change"]), key=lambda row: -abs(row["change"]))[:6],
         "evidence": files,
-        "disagreements": reconcile.gaps(metrics.slices()),
-        "overlaps": overlaps(metrics),
+        "disagreements": reconcile.gaps(shown.slices()),
+        "overlaps": overlaps(shown),
     }  # fmt: skip
 
 

@@ -106,7 +106,8 @@ def pages_at(had: int, count: int, engine: str, barred: bool = False) -> list[Ro
         "first page": "first page",
         "metrics": "metrics",
         "campaigns": "campaigns",
-        worst: f"slowest of {len(pages)} console pages ({worst})",
+        "a brand's performance": "a brand's performance",
+        worst: f"slowest of {len(pages)} pages ({worst})",
     }.items():
         first, later = pages[name]
         found.append(
@@ -156,6 +157,7 @@ VALUES = {
     "campaign_name": "c.name", "period_start": "date '2026-04-10' - n / {campaigns}", "period_end": "date '2026-04-10' - n / {campaigns}", "currency": "'USD'", "impressions": "mod(n, 1000)",
     "clicks": "mod(n, 50)", "spend": "mod(n, 97)", "row_key": "lpad(n::text, 64, '0')", "row_hash": "lpad(n::text, 64, '0')", "file_sha256": "repeat('0', 64)", "row_number": "n",
     "mapping_version": "'instacart/campaign@1+00000000'", "extracted_at": "now()", "loaded_at": "now()", "created_at": "now()", "spend_assumed": "false", "is_final": "true",
+    "report": "n / {campaigns} * {brands} + mod(mod(n, {campaigns}), {brands})",  # one for a brand and day
 }  # fmt: skip
 NEEDED = (
     "select column_name, data_type from information_schema.columns where table_name = 'retailers_performancemetric' "
@@ -167,7 +169,7 @@ def insert_metrics(needed: list[tuple[str, str]], start: int, stop: int) -> str:
     """PostgreSQL's statement that makes metric rows ``start`` to ``stop``; ``needed`` is what NEEDED answers."""
     values = {name: "''" if "char" in kind or kind == "text" else "0" for name, kind in needed} | VALUES
     said = METRICS.replace("{names}", ", ".join(values)).replace("{values}", ", ".join(values.values()))
-    return said.format(start=start, stop=stop, campaigns=CAMPAIGNS)
+    return said.format(start=start, stop=stop, campaigns=CAMPAIGNS, brands=BRANDS)
 
 
 def fill(start: int, stop: int) -> None:
@@ -197,7 +199,7 @@ def fill(start: int, stop: int) -> None:
                 "network": "instacart", "grain": "campaign", "campaign_id": f"c{campaign}", "campaign_name": f"Campaign {campaign}",
                 "period_start": day, "period_end": day, "currency": "USD", "impressions": n % 1000, "clicks": n % 50,
                 "spend": str(n % 97), "spend_assumed": False, "is_final": True, "file_sha256": "0" * 64, "row_number": n,
-                "mapping_version": "instacart/campaign@1+00000000",
+                "mapping_version": "instacart/campaign@1+00000000", "report": n // CAMPAIGNS * BRANDS + campaign % BRANDS,
             }  # fmt: skip
             yield list((empty | row).values())
 
@@ -207,12 +209,14 @@ def fill(start: int, stop: int) -> None:
 
 
 def asked() -> dict[str, tuple[float, float]]:
-    """Of every list in the console and the first page: the first ask, and the 95th percentile of all."""
+    """Of every list in the console, its first page and a brand's performance: the first ask, and the 95th percentile of all."""
     from django.contrib import admin
     from django.contrib.auth.models import User
     from django.core.cache import cache
     from django.test import Client
     from django.urls import reverse
+
+    from retailers.models import Brand
 
     client = Client()
     client.force_login(User.objects.get(username="ops"), backend="django.contrib.auth.backends.ModelBackend")
@@ -222,6 +226,8 @@ def asked() -> dict[str, tuple[float, float]]:
             f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
         )
     pages["metrics"] = pages.pop("performance metrics")
+    first_brand = Brand.objects.order_by("pk").values_list("uuid", flat=True)[0]
+    pages["a brand's performance"] = f"{reverse('performance')}?brand={first_brand}"
     client.get(pages["campaigns"])  # templates compile once
     found = {}
     for name, address in pages.items():

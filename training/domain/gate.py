@@ -21,6 +21,7 @@ from rmn.lib.errors import BadInput
 
 MARGIN = 0.05  # of a rate: a smaller loss is none
 MINIMUM = 0.02  # of a rate: a smaller gain is not worth a change
+LEAST_P = 0.0001  # smaller chances are said as smaller than it
 PROMPT_ALONE = " (prompt alone)"
 
 
@@ -111,7 +112,8 @@ def compare(
         reasons.append(f"{primary} fell by {-main['estimate']:.3f}")
     elif main["p_value"] < alpha and main["estimate"] >= minimum and not unsure and not by_length:
         verdict = "better"
-        reasons.append(f"{primary} rose by {main['estimate']:.3f}, p {main['p_value']:.4f}")
+        chance = f"p {main['p_value']:.4f}" if main["p_value"] >= LEAST_P else f"p under {LEAST_P:.4f}"
+        reasons.append(f"{primary} rose by {main['estimate']:.3f}, {chance}")
     elif main["interval"][0] >= -margin and not unsure:
         verdict = "not_worse"
         gained = main["p_value"] < alpha and main["estimate"] >= minimum

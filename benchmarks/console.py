@@ -25,6 +25,7 @@ from benchmarks.harness import Row, seconds
 ALONE = True  # minutes, and a database of its own
 BRANDS, RETAILERS, CAMPAIGNS = 20, 5, 10_000
 PAGES_ASKED = 5
+PERFORMANCE = "a brand's performance"
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = (
     "20 brands, 10,000 campaigns, one metric row per campaign and day. Bar of the pages: 300 ms at the 95th percentile."
@@ -101,13 +102,13 @@ def pages_at(had: int, count: int, engine: str, barred: bool = False) -> list[Ro
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
     pages, found = asked(), []
+    performance = pages.pop(PERFORMANCE)
     worst = max(pages, key=lambda name: pages[name][1])
     for name, title in {
         "first page": "first page",
         "metrics": "metrics",
         "campaigns": "campaigns",
-        "a brand's performance": "a brand's performance",
-        worst: f"slowest of {len(pages)} pages ({worst})",
+        worst: f"slowest of {len(pages)} console pages ({worst})",
     }.items():
         first, later = pages[name]
         found.append(
@@ -121,6 +122,9 @@ def pages_at(had: int, count: int, engine: str, barred: bool = False) -> list[Ro
                 later <= 0.3 if barred else None,
             )
         )
+    first, later = performance
+    what = f"{engine}, {count:,} rows: {PERFORMANCE}, the newest 28 days and 59 before, p95"
+    found.append(Row(what, later * 1000, "ms", "its first ask, nothing kept", first * 1000))
     return found
 
 
@@ -227,7 +231,7 @@ def asked() -> dict[str, tuple[float, float]]:
         )
     pages["metrics"] = pages.pop("performance metrics")
     first_brand = Brand.objects.order_by("pk").values_list("uuid", flat=True)[0]
-    pages["a brand's performance"] = f"{reverse('performance')}?brand={first_brand}"
+    pages[PERFORMANCE] = f"{reverse('performance')}?brand={first_brand}"
     client.get(pages["campaigns"])  # templates compile once
     found = {}
     for name, address in pages.items():

@@ -298,7 +298,7 @@ def performance(metrics: Any, days: int) -> dict[str, Any]:
         )
     )  # fmt: skip
     for row in slices:
-        kind = (row["ad_product"] or row["grain"]).replace("_", " ")
+        kind = " by ".join(filter(None, (row["ad_product"], row["grain"]))).replace("_", " ")
         row["label"] = f"Spend, {row['retailer__name']}, {kind}"
     spends: dict[tuple[Any, ...], Decimal] = {}
     for row in slices:  # days that one grain lacks are told by another

@@ -11,8 +11,9 @@ from campaigns.domain.curves import Curves
 from campaigns.domain.optimizer import LEVEL, TINY, Plan
 from campaigns.domain.problem import EVIDENCE, Problem, read
 from rmn.lib.arrays import Array
+from rmn.lib.words import money as amount
 
-NO_GAP = 5e-4  # said as "none": a twentieth of a per cent
+NO_GAP = 1e-6  # relative: what the solvers call optimal
 Z = 1.6448536269514722  # half of the level outside on either side
 
 
@@ -301,19 +302,15 @@ def repair_words(repair: Mapping[str, Any] | None) -> str:
     return " Least change that helps: " + "; ".join(parts) + (f"; and {more} more." if more > 0 else ".")
 
 
-def _amount(value: float) -> str:
-    return f"{value:,.2f}" if abs(value) < 100_000 else f"{value:,.0f}"
-
-
 def explanation(problem: Problem, plan: Plan, told: Mapping[str, Any]) -> str:
     """The plan in a few sentences."""
     objective, bound, gap = plan.objective or 0.0, plan.upper_bound or 0.0, plan.gap or 0.0  # none only without a plan
     what = "contribution" if problem.weight_C is not None else "sales"
     money = problem.currency
-    spent, budget = _amount(plan.total_spend), _amount(problem.total_budget)
+    spent, budget = amount(plan.total_spend), amount(problem.total_budget)
     of = "" if spent == budget else f" of {budget}"
-    most = f" than {_amount(bound)}, {gap:.1%} above" if gap > NO_GAP else ""
-    bring = f"{spent}{of} {money} over {problem.size} arms bring {_amount(objective)} {what}"
+    most = f" than {amount(bound)}, {100 * gap:.2g} % above" if gap > NO_GAP else ""
+    bring = f"{spent}{of} {money} over {problem.size} arms bring {amount(objective)} {what}"
     lines = [f"{bring}; no plan within the limits brings more{most}."]
     if plan.budget_price > 0:
         lines.append(f"One more {money} of budget would bring {plan.budget_price:.4g} {what}.")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from campaigns.domain import general, optimizer
+from campaigns.domain import general, optimizer, report
 from campaigns.domain.problem import read
 from tests.campaigns import budgets
 
@@ -156,6 +157,15 @@ def test_an_arm_with_a_least_amount_runs_at_that_or_not_at_all() -> None:
     plan = optimizer.solve({"total_budget": 125, "arms": arms})
     assert all(row["spend"] >= 60 - 1e-9 for row in plan["allocations"])
     assert plan["status"] == "optimal"
+
+
+def test_a_plan_says_how_far_above_it_a_better_one_could_lie_and_nothing_where_none_can() -> None:
+    problem = read(budgets.problem(12, 1, "log"))
+    plan = optimizer.allocate(problem)
+    told = report.as_json(problem, plan)
+    assert "no plan within the limits brings more." in told["explanation"]
+    left = replace(plan, upper_bound=plan.objective * 1.0003, gap=3e-4)
+    assert "0.03 % above." in report.as_json(problem, left)["explanation"]
 
 
 def test_floors_above_the_budget_are_named_and_the_repair_works() -> None:

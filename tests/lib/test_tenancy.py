@@ -120,3 +120,12 @@ class TestRowLevelSecurity:
                 " AND NOT EXISTS (SELECT 1 FROM pg_policies p WHERE p.tablename = c.table_name)"
             )
             assert {row[0] for row in cursor.fetchall()} <= {"retailers_membership", "retailers_historicalmembership"}
+
+    def test_no_wall_is_asked_again_for_every_row(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT tablename, replace(qual, 'SELECT current_setting(', '') FROM pg_policies")
+            walls = cursor.fetchall()
+        assert len(walls) > 40
+        assert not [
+            name for name, qual in walls if "SELECT string_to_array(" not in qual or qual.count("current_setting(") > 1
+        ]

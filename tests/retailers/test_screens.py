@@ -10,6 +10,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from retailers import services, tasks
 from retailers.models import FeedLoad, FeedMapping, PerformanceMetric, QuarantinedRow
 from tests.conftest import People
+from tests.factories import PerformanceMetricFactory
 from tests.retailers.test_harmonizer import MAPPING
 from tests.retailers.test_loads import load
 
@@ -112,6 +113,16 @@ def test_the_feeds_page_charts_the_money_that_came_in_each_cent_at_one_grain(peo
     assert [row["week"].isoweekday() for row in told["EUR"]] == [1, 1, 1]
     page = people.web(people.owner).get("/feeds/").content.decode()
     assert "EUR of spend are loaded for the week of 2026-01-12" in page
+
+
+def test_the_newest_day_is_the_last_that_a_row_tells_of_not_the_last_on_which_one_begins(people: People) -> None:
+    for start, end in ((dt.date(2026, 1, 1), dt.date(2026, 1, 31)), (dt.date(2026, 1, 20), dt.date(2026, 1, 20))):
+        PerformanceMetricFactory(brand=people.brand, period_start=start, period_end=end)
+    PerformanceMetricFactory(brand=people.other, period_start=dt.date(2026, 3, 1), period_end=dt.date(2026, 3, 1))
+    mine = PerformanceMetric.objects.visible_to(people.owner)
+    assert mine.newest_day() == dt.date(2026, 1, 31)
+    assert PerformanceMetric.objects.none().newest_day() is None
+    assert services.performance(mine, 7)["newest"] == dt.date(2026, 1, 31)
 
 
 def upload(people: People, text: str, mapping: str, person: Any = None) -> Any:
